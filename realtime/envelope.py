@@ -1,0 +1,190 @@
+"""The wire codec: commands in, messages out (DESIGN section 3). Pure.
+
+Payloads are never decoded: they are checked, kept as the bytes received, and spliced into what
+subscribers get, so that numbers keep their precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, cast
+
+import msgspec
+from msgspec import Raw, Struct
+
+from realtime.errors import InvalidRequest, RealtimeError
+
+CommandId: TypeAlias = str | int | None
+
+_encode = msgspec.json.encode
+
+
+class _Command(Struct, tag_field="type", gc=False):
+    pass
+
+
+class _Topics(Struct, gc=False):
+    topics: list[str]
+
+
+class _Publication(Struct, gc=False):
+    topic: str
+    payload: Raw
+
+
+class _DirectMessage(Struct, gc=False):
+    target_user: str
+    payload: Raw
+
+
+class _Ping(Struct, gc=False):
+    timestamp: int | float | None = None
+
+
+class _Token(Struct, gc=False):
+    token: str
+
+
+class Subscribe(_Command, tag="Subscribe", gc=False):
+    """Subscribe to topics."""
+
+    data: _Topics
+    id: CommandId = None
+
+
+class Unsubscribe(_Command, tag="Unsubscribe", gc=False):
+    """Leave topics."""
+
+    data: _Topics
+    id: CommandId = None
+
+
+class Broadcast(_Command, tag="Broadcast", gc=False):
+    """Publish on a topic."""
+
+    data: _Publication
+    id: CommandId = None
+
+
+class DirectMessage(_Command, tag="DirectMessage", gc=False):
+    """Message all connections of a user."""
+
+    data: _DirectMessage
+    id: CommandId = None
+
+
+class Ping(_Command, tag="Ping", gc=False):
+    """Ask for a Pong."""
+
+    data: _Ping | None = None
+    id: CommandId = None
+
+
+class Authenticate(_Command, tag="Authenticate", gc=False):
+    """Renew the connection's token."""
+
+    data: _Token
+    id: CommandId = None
+
+
+Command: TypeAlias = Subscribe | Unsubscribe | Broadcast | DirectMessage | Ping | Authenticate
+COMMANDS = ("Subscribe", "Unsubscribe", "Broadcast", "DirectMessage", "Ping", "Authenticate")
+
+
+class _Outline(Struct, gc=False):
+    id: CommandId = None
+    type: Any = None
+
+
+_decode = msgspec.json.Decoder(Command).decode
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class BadCommand(InvalidRequest):
+    """A message that is no command. `id` is the one to answer, where it could be read."""
+
+    def __init__(self, message: str, field: str | None = None, id: CommandId = None) -> None:
+        super().__init__(message, details={"field": field} if field else None)
+        self.id = id
+
+
+def decode_command(message: bytes) -> Command:
+    """Read one command from UTF-8 JSON text. Raises `BadCommand`."""
+    try:
+        return cast(Command, _decode(message))
+    except msgspec.ValidationError as error:
+        raise _explain(message, str(error)) from None
+    except msgspec.DecodeError as error:
+        raise BadCommand(str(error)) from None
+    except RecursionError:
+        raise BadCommand("JSON is nested too deeply") from None
+
+
+def _explain(message: bytes, problem: str) -> BadCommand:
+    outline = _Outline()
+    try:
+        outline = _decode_outline(message)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    problem, _, path = problem.partition(" - at `$")
+    field = path.rstrip("`").lstrip(".") or None
+    if field == "type":
+        problem = f"'type' must be one of {', '.join(COMMANDS)}"
+    return BadCommand(problem, field, outline.id)
+
+
+def decode_json(text: bytes) -> Any:
+    """Decode JSON strictly: no NaN, no trailing text, no deep nesting. Raises `InvalidRequest`."""
+    try:
+        return _decode_any(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The body is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequest("The body is not JSON: it is nested too deeply") from None
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode a value as JSON."""
+    return _encode(value)
+
+
+def error_object(error: RealtimeError) -> dict[str, Any]:
+    """What REST has under `error` and WebSocket `Error` messages have as `data`."""
+    return {"code": error.code.value, "message": error.message, "details": error.details}
+
+
+def encode_error_body(error: RealtimeError) -> bytes:
+    """The JSON body of a refused HTTP request (reference: Error Handling)."""
+    return _encode({"error": error_object(error)})
+
+
+def encode_message(
+    type: str, data: Mapping[str, Any], timestamp: int, id: CommandId = None
+) -> bytes:
+    """A message from the server; with `id`, the reply to that command."""
+    if id is None:
+        return _encode({"type": type, "data": data, "timestamp": timestamp})
+    return _encode({"type": type, "id": id, "data": data, "timestamp": timestamp})
+
+
+def encode_broadcast(topic: str, payload: bytes, from_user: str, timestamp: int) -> bytes:
+    """A publication as its subscribers get it."""
+    return (
+        b'{"type":"Broadcast","data":{"topic":%b,"payload":%b,"from_user":%b},"timestamp":%d}'
+        % (
+            _encode(topic),
+            payload,
+            _encode(from_user),
+            timestamp,
+        )
+    )
+
+
+def encode_direct_message(payload: bytes, from_user: str, timestamp: int) -> bytes:
+    """A direct message as its receiver gets it."""
+    return b'{"type":"DirectMessage","data":{"from_user":%b,"payload":%b},"timestamp":%d}' % (
+        _encode(from_user),
+        payload,
+        timestamp,
+    )

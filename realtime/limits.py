@@ -1,0 +1,76 @@
+"""Rate limits. Pure: the present, in seconds, is an argument."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """A bucket that holds `burst` tokens and gains `rate` a second.
+
+    Kept as one number, the time at which the bucket will be full again (the generic cell
+    rate algorithm), so that taking a token costs an addition and a comparison.
+    """
+
+    __slots__ = ("_full_at", "_interval", "_tolerance")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._interval = 1.0 / rate
+        self._tolerance = burst / rate
+        self._full_at = 0.0
+
+    def take(self, now: float) -> float:
+        """Take a token; answer 0.0, or the seconds to wait when there is none (none is taken)."""
+        full_at = self._full_at
+        if full_at < now:
+            full_at = now
+        full_at += self._interval
+        wait = full_at - now - self._tolerance
+        if wait > 1e-9:
+            return wait
+        self._full_at = full_at
+        return 0.0
+
+    def is_full(self, now: float) -> bool:
+        """Whether the bucket has all its tokens, so that forgetting it changes nothing."""
+        return self._full_at <= now
+
+
+class KeyedLimiter:
+    """One token bucket a key, for at most `max_keys` keys at a time.
+
+    Keys whose bucket is full again are forgotten. When more than `max_keys` are active, the
+    oldest are forgotten first: a flood of keys may loosen the limit, never exhaust memory.
+    """
+
+    def __init__(self, rate: float, burst: float, max_keys: int = 100_000) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._max_keys = max_keys
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now: float) -> float:
+        """Take a token of `key`; answer 0.0, or the seconds to wait."""
+        buckets = self._buckets
+        bucket = buckets.pop(key, None)
+        if bucket is None:
+            bucket = TokenBucket(self._rate, self._burst)
+            self._forget(now)
+        buckets[key] = bucket
+        return bucket.take(now)
+
+    def reset(self, key: str) -> None:
+        """Forget `key`, as after a success."""
+        self._buckets.pop(key, None)
+
+    def _forget(self, now: float) -> None:
+        """Drop a few of the least recently used keys: full ones, and any above the bound."""
+        buckets = self._buckets
+        for _ in range(2):
+            oldest = next(iter(buckets), None)
+            if oldest is None:
+                return
+            if len(buckets) < self._max_keys and not buckets[oldest].is_full(now):
+                return
+            del buckets[oldest]

@@ -1,0 +1,74 @@
+"""Frozen values that the parts exchange."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Topic patterns that a token grants; None where the token does not say."""
+
+    subscribe: tuple[str, ...] | None = None
+    publish: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a verified access token says its bearer is. `expires_at` is Unix seconds."""
+
+    user_id: str
+    username: str | None
+    roles: frozenset[str]
+    session_id: str | None
+    expires_at: float
+    permissions: Permissions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account of the embedded user store. `created_at` is Unix seconds."""
+
+    user_id: str
+    username: str
+    roles: tuple[str, ...]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login. Times are Unix seconds; `expires_at` is that of its last refresh token."""
+
+    session_id: str
+    user_id: str
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A publication's place in its topic's history, and which history that is."""
+
+    offset: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message accepted on a topic. `payload` is JSON text; `timestamp` Unix milliseconds."""
+
+    topic: str
+    payload: bytes
+    from_user: str
+    timestamp: int
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `/health` reports; `reason` is None while the node is healthy."""
+
+    reason: str | None
+    active_connections: int
+    max_connections: int
+    uptime_seconds: int

@@ -1,0 +1,84 @@
+"""Topic names and patterns: grammar and matching (DESIGN section 1). Pure.
+
+A topic is 1 to 255 bytes of UTF-8, dot-separated, without empty parts, white space or control
+characters. A pattern may have `*` for one part, and `>` as its last part for one part or more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+MAX_BYTES = 255
+
+# White space and control characters as Unicode has them, and the lone surrogates, which no
+# UTF-8 text can hold.  A part is anything else; `*` and `>` are refused apart.
+_PART = r"[^\s.\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\u2060\ufeff\ud800-\udfff]+"
+_NAME = re.compile(rf"{_PART}(?:\.{_PART})*")
+
+
+def check_topic(topic: str) -> str | None:
+    """Say what is wrong with `topic` as a topic name, or None when it is one."""
+    problem = _check_name(topic)
+    if problem is None and ("*" in topic or ">" in topic):
+        return "a topic cannot contain '*' or '>', which belong to patterns"
+    return problem
+
+
+def check_pattern(pattern: str) -> str | None:
+    """Say what is wrong with `pattern`, or None when it is a pattern or a plain topic."""
+    problem = _check_name(pattern)
+    if problem is not None:
+        return problem
+    parts = pattern.split(".")
+    for place, part in enumerate(parts, 1):
+        if part == "*" or (part == ">" and place == len(parts)):
+            continue
+        if part == ">":
+            return "'>' can only be the last part of a pattern"
+        if "*" in part or ">" in part:
+            return "'*' and '>' stand for whole parts of a pattern"
+    return None
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a valid name has wildcards."""
+    return "*" in name or ">" in name
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Whether a valid pattern matches a valid topic."""
+    return covers(pattern, topic)
+
+
+def covers(pattern: str, other: str) -> bool:
+    """Whether all that `other` (a topic or a pattern) can match is matched by `pattern` too."""
+    if pattern == other:
+        return True
+    wanted = pattern.split(".")
+    given = other.split(".")
+    for place, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > place
+        if place >= len(given) or given[place] == ">":
+            return False
+        if part not in ("*", given[place]):
+            return False
+    return len(given) == len(wanted)
+
+
+def any_covers(patterns: Iterable[str], name: str) -> bool:
+    """Whether one of `patterns` covers `name`."""
+    return any(covers(pattern, name) for pattern in patterns)
+
+
+def _check_name(name: str) -> str | None:
+    if not name:
+        return "a topic cannot be empty"
+    if len(name) > MAX_BYTES or (
+        not name.isascii() and len(name.encode("utf-8", "surrogatepass")) > MAX_BYTES
+    ):
+        return f"a topic has at most {MAX_BYTES} bytes"
+    if _NAME.fullmatch(name) is None:
+        return "a topic is dot-separated parts without white space or control characters"
+    return None
