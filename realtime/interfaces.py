@@ -1,32 +1,74 @@
-"""Contracts between the floors, with the guarantees that each side may rely on."""
+"""Contracts between the floors, with the guarantees that each side may rely on.
+
+What has implementations to choose from at assembly is a zope interface; how a lower floor sees
+an object of a higher one is a typing protocol.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from zope.interface import Attribute, Interface
+from zope.interface import Interface
 
+from realtime.errors import CloseCode
 from realtime.model import Identity, Position, Publication
 
 
-class ISubscriber(Interface):
-    """A connection as the hub sees it. Hashable by identity."""
+class Subscriber(Protocol):
+    """A connection as the hub sees it. Hashed by identity."""
 
-    connection_id: str = Attribute("Unique in the cluster.")
-    identity: Identity = Attribute("Who is connected; may be renewed for the same user.")
-    topics: Any = Attribute("The topics subscribed to; the hub alone changes it.")
-    send: Callable[[bytes], int] = Attribute(
-        "Write framed bytes, answer how many were taken. May raise OSError. Never re-enters "
-        "the hub, and after the connection's end takes everything silently."
-    )
+    number: int
+    identity: Identity
+    # Changed by the hub alone.
+    topics: dict[str, None]
+    # Writes framed bytes and answers how many were taken; may raise OSError. Never re-enters the
+    # hub. After the connection's end it takes everything silently.
+    send: Callable[[bytes], int]
 
-    def unsent(data: bytes, sent: int) -> None:
+    def unsent(self, data: bytes, sent: int) -> None:
         """Queue what `send` did not take of `data`, in order; may end the connection."""
 
-    def close(code: int, reason: str) -> None:
-        """End the connection with a close code; what is queued may be lost."""
+
+class Deadline(Protocol):
+    """What can ask to be told when a second has come."""
+
+    def on_deadline(self, tick: int) -> None:
+        """Whole second `tick` has come."""
+
+
+class Peer(Subscriber, Deadline, Protocol):
+    """A connection as the node sees it."""
+
+    def close(self, code: CloseCode) -> None:
+        """End the connection, telling the other side why."""
+
+
+class Transport(Protocol):
+    """What carries one client's messages: a WebSocket."""
+
+    def send(self, data: bytes) -> int:
+        """As `Subscriber.send`; the transport may set its client's `send` to something faster."""
+
+    def unsent(self, data: bytes, sent: int) -> None:
+        """As `Subscriber.unsent`."""
+
+    def ping(self) -> None:
+        """Make the other side show that it is alive."""
+
+    def close(self, code: CloseCode) -> None:
+        """Start the closing handshake, which mutes the client."""
+
+
+class Pausable(Protocol):
+    """A transport whose reading can be held."""
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+
+    def resumeProducing(self) -> None:
+        """Read on."""
 
 
 class IBroker(Interface):

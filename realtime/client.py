@@ -1,0 +1,355 @@
+"""One connected peer: commands in, policy, replies out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime import __version__
+from realtime.envelope import (
+    Authenticate,
+    BadCommand,
+    Broadcast,
+    Command,
+    CommandId,
+    DirectMessage,
+    Ping,
+    Subscribe,
+    Unsubscribe,
+    decode_command,
+    encode_message,
+    error_object,
+)
+from realtime.errors import (
+    CloseCode,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    RateLimited,
+    RealtimeError,
+)
+from realtime.interfaces import Transport
+from realtime.limits import TokenBucket
+from realtime.model import Identity, Position
+from realtime.node import Node
+from realtime.permissions import may_publish, may_subscribe
+from realtime.topics import check_topic
+
+SERVER_NAME = "WebSocket Real-time Communication Server"
+# Seconds before its token's expiry at which a client is told.
+EXPIRY_NOTICE = 60
+# Refusals that a connection may collect at once, and the rate a second at which they are
+# forgiven; with more it is closed (4502 for malformed messages, 4004 for too many).
+MAX_REFUSALS = 100
+FORGIVENESS = 2.0
+
+_check_topic = lru_cache(maxsize=4096)(check_topic)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPolicy:
+    """What every connection is held to. Rates are a second, times seconds, sizes bytes."""
+
+    message_rate: float
+    message_burst: float
+    max_subscriptions: int
+    heartbeat_interval: int
+    client_timeout: int
+    max_frame_size: int
+    on_token_expiry: Literal["close", "keep"]
+    authenticate: Callable[[str], Identity]
+
+
+class Client:
+    """An authenticated connection (`interfaces.Peer`). `node_id` and `number` name it."""
+
+    __slots__ = (
+        "_bucket",
+        "_due",
+        "_next_ping",
+        "_node",
+        "_policy",
+        "_refusals",
+        "_transport",
+        "_warned",
+        "heard",
+        "identity",
+        "number",
+        "send",
+        "topics",
+    )
+    _log = Logger()
+
+    def __init__(
+        self, node: Node, policy: ClientPolicy, transport: Transport, identity: Identity
+    ) -> None:
+        self._node = node
+        self._policy = policy
+        self._transport = transport
+        self._bucket = TokenBucket(policy.message_rate, policy.message_burst)
+        self._refusals: TokenBucket | None = None
+        self.identity = identity
+        self.number = node.next_number()
+        self.topics: dict[str, None] = {}
+        self.send: Callable[[bytes], int] = transport.send
+        # The second in which the client was last heard of; set by the transport.
+        self.heard = node.tick
+        self._next_ping = node.tick + policy.heartbeat_interval
+        self._warned = False
+        self._due = 0
+
+    @property
+    def connection_id(self) -> str:
+        """Unique among all nodes."""
+        return f"{self._node.node_id}-{self.number:x}"
+
+    # -- the transport's side ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Join the node and welcome the client (DESIGN section 3)."""
+        policy = self._policy
+        identity = self.identity
+        self._node.connect(self)
+        self._schedule()
+        welcome: dict[str, Any] = {
+            "status": "connected",
+            "connection_id": self.connection_id,
+            "session_id": identity.session_id,
+            "user_id": identity.user_id,
+            "username": identity.username,
+            "expires_at": int(identity.expires_at),
+            "heartbeat_interval_secs": policy.heartbeat_interval,
+            "client_timeout_secs": policy.client_timeout,
+            "max_frame_size": policy.max_frame_size,
+            "server": {"name": SERVER_NAME, "version": __version__},
+        }
+        for optional in ("session_id", "username"):
+            if welcome[optional] is None:
+                del welcome[optional]
+        self._reply("Status", welcome, None)
+
+    def mute(self) -> None:
+        """Deliver nothing more: the transport is closing."""
+        self.send = len
+        self._node.deadlines.cancel(self, self._due)
+        self._node.leave(self)
+
+    def closed(self) -> None:
+        """Leave the node: the transport has ended."""
+        self.mute()
+        self._node.disconnect(self)
+
+    def receive(self, message: bytes) -> None:
+        """Obey one command, given as UTF-8."""
+        now = self._node.now()
+        wait = self._bucket.take(now)
+        if wait:
+            self._refuse(RateLimited(wait), None, CloseCode.RATE_LIMITED)
+            return
+        try:
+            command = decode_command(message)
+        except BadCommand as error:
+            self._refuse(error, error.id, CloseCode.TOO_MANY_ERRORS)
+            return
+        try:
+            if type(command) is Broadcast:
+                self._broadcast(command, now)
+            else:
+                _HANDLERS[type(command)](self, command, now)
+        except RealtimeError as error:
+            self._error(error, command.id)
+        except Exception:
+            self._log.failure("A {command} command failed", command=type(command).__name__)
+            self._error(InternalError(), command.id)
+
+    # -- the node's side ---------------------------------------------------------------------
+
+    def unsent(self, data: bytes, sent: int) -> None:
+        """See `Subscriber.unsent`."""
+        self._transport.unsent(data, sent)
+
+    def close(self, code: CloseCode) -> None:
+        """End the connection; nothing is sent after the Close frame."""
+        self._transport.close(code)
+
+    def on_deadline(self, tick: int) -> None:
+        """See to heartbeat, silence and the token's expiry."""
+        policy = self._policy
+        expires_at = self.identity.expires_at
+        if tick >= expires_at and policy.on_token_expiry == "close":
+            self.close(CloseCode.TOKEN_EXPIRED)
+            return
+        if tick - self.heard >= policy.client_timeout:
+            self.close(CloseCode.CLIENT_TIMEOUT)
+            return
+        if tick >= expires_at - EXPIRY_NOTICE and not self._warned:
+            self._warned = True
+            self._reply("Status", {"status": "token_expiring", "expires_at": int(expires_at)}, None)
+        if tick >= self._next_ping:
+            self._next_ping = tick + policy.heartbeat_interval
+            self._transport.ping()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        due = min(self._next_ping, self.heard + self._policy.client_timeout)
+        expires_at = self.identity.expires_at
+        if not self._warned:
+            due = min(due, _second(expires_at - EXPIRY_NOTICE))
+        if self._policy.on_token_expiry == "close":
+            due = min(due, _second(expires_at))
+        self._due = self._node.deadlines.schedule(self, due)
+
+    # -- commands ----------------------------------------------------------------------------
+
+    def _broadcast(self, command: Broadcast, now: float) -> None:
+        topic = command.data.topic
+        problem = _check_topic(topic)
+        if problem is not None:
+            raise InvalidRequest(problem, details={"field": "data.topic"})
+        identity = self.identity
+        if not may_publish(identity, topic):
+            raise _forbidden("publish on", topic)
+        result = self._node.publish(topic, bytes(command.data.payload), identity.user_id, now)
+        if isinstance(result, Deferred):
+            result.addCallbacks(
+                self._published, self._failed, callbackArgs=(command,), errbackArgs=(command,)
+            )
+        elif command.id is not None:
+            self._published(result, command)
+
+    def _published(self, position: Position | None, command: Broadcast) -> None:
+        if command.id is not None:
+            data: dict[str, Any] = {"topic": command.data.topic}
+            if position is not None:
+                data |= {"offset": position.offset, "epoch": position.epoch}
+            self._reply("Ack", data, command.id)
+
+    def _failed(self, failure: Failure, command: Command) -> None:
+        error = failure.value
+        if not isinstance(error, RealtimeError):
+            self._log.failure("A {command} failed", failure, command=type(command).__name__)
+            error = InternalError()
+        self._error(error, command.id)
+
+    def _direct_message(self, command: DirectMessage, now: float) -> None:
+        data = command.data
+        if not data.target_user:
+            raise InvalidRequest(
+                "'target_user' cannot be empty", details={"field": "data.target_user"}
+            )
+        payload = bytes(data.payload)
+        delivered = self._node.direct(data.target_user, payload, self.identity.user_id, now)
+        if command.id is not None:
+            self._reply("Ack", {"delivered": delivered}, command.id)
+
+    def _subscribe(self, command: Subscribe, now: float) -> None:
+        topics = _checked_topics(command)
+        taken = []
+        denied: list[RealtimeError] = []
+        for topic in topics:
+            if not may_subscribe(self.identity, topic):
+                denied.append(_forbidden("subscribe to", topic))
+            elif topic not in self.topics and len(self.topics) >= self._policy.max_subscriptions:
+                limit = self._policy.max_subscriptions
+                denied.append(
+                    Forbidden(
+                        f"A connection has at most {limit} subscriptions", details={"topic": topic}
+                    )
+                )
+            else:
+                self._node.subscribe(self, topic)
+                taken.append({"topic": topic})
+        # The id is answered once: by the Status, or by the first Error where there is none.
+        unanswered = command.id if denied and not taken else None
+        for error in denied:
+            self._error(error, unanswered)
+            unanswered = None
+        if taken or not denied:
+            self._send("Status", {"status": "subscribed", "topics": taken}, command.id)
+
+    def _unsubscribe(self, command: Unsubscribe, now: float) -> None:
+        topics = _checked_topics(command)
+        for topic in topics:
+            self._node.unsubscribe(self, topic)
+        self._send("Status", {"status": "unsubscribed", "topics": list(topics)}, command.id)
+
+    def _ping(self, command: Ping, now: float) -> None:
+        data: dict[str, Any] = {"server_time": int(now * 1000)}
+        if command.data is not None and command.data.timestamp is not None:
+            data["timestamp"] = command.data.timestamp
+        self._reply("Pong", data, command.id)
+
+    def _authenticate(self, command: Authenticate, now: float) -> None:
+        identity = self._policy.authenticate(command.data.token)
+        if identity.user_id != self.identity.user_id:
+            raise Forbidden("The token is another user's")
+        # The hub has indexed the connection by its username, which therefore stays.
+        self.identity = replace(identity, username=self.identity.username)
+        self._warned = False
+        self._node.deadlines.cancel(self, self._due)
+        self._schedule()
+        for topic in [topic for topic in self.topics if not may_subscribe(identity, topic)]:
+            self._node.unsubscribe(self, topic)
+            self._send(
+                "Status",
+                {"status": "unsubscribed", "topics": [topic], "reason": "permission"},
+                None,
+            )
+        data = {"status": "authenticated", "expires_at": int(identity.expires_at)}
+        self._reply("Status", data, command.id)
+
+    # -- answers -----------------------------------------------------------------------------
+
+    def _send(self, type: str, data: dict[str, Any], id: CommandId) -> None:
+        """Send in order with publications."""
+        self._node.send(self, encode_message(type, data, int(self._node.now() * 1000), id))
+
+    def _reply(self, type: str, data: dict[str, Any], id: CommandId) -> None:
+        """Send without regard to publications."""
+        self._node.reply(self, encode_message(type, data, int(self._node.now() * 1000), id))
+
+    def _error(self, error: RealtimeError, id: CommandId) -> None:
+        self._node.counters.errors += 1
+        self._reply("Error", error_object(error), id)
+
+    def _refuse(self, error: RealtimeError, id: CommandId, code: CloseCode) -> None:
+        """Answer what was not obeyed, and close with `code` when that goes on."""
+        self._error(error, id)
+        if self._refusals is None:
+            self._refusals = TokenBucket(FORGIVENESS, MAX_REFUSALS)
+        if self._refusals.take(self._node.now()):
+            self.close(code)
+
+
+def _second(time: float) -> int:
+    """The first whole second at which `time` has come."""
+    return -int(-time // 1)
+
+
+def _forbidden(act: str, topic: str) -> Forbidden:
+    return Forbidden(f"You may not {act} this topic", details={"topic": topic})
+
+
+def _checked_topics(command: Subscribe | Unsubscribe) -> dict[str, None]:
+    """The topics named, each once; one that is none refuses the whole command."""
+    topics = dict.fromkeys(command.data.topics)
+    for topic in topics:
+        problem = _check_topic(topic)
+        if problem is not None:
+            raise InvalidRequest(problem, details={"field": "data.topics", "topic": topic})
+    return topics
+
+
+_HANDLERS: dict[type[Any], Callable[[Client, Any, float], None]] = {
+    DirectMessage: Client._direct_message,
+    Subscribe: Client._subscribe,
+    Unsubscribe: Client._unsubscribe,
+    Ping: Client._ping,
+    Authenticate: Client._authenticate,
+}

@@ -1,0 +1,286 @@
+"""The quick twin of `websocket.Connection`, and all that touches private names.
+
+It changes nothing that a client can see. What it saves, and how, is DESIGN section 7: frames
+are read and written here where that is plain, and handed to Autobahn where it is not; an open
+connection keeps a handful of attributes. `connection_class` looks whether Twisted and Autobahn
+are as this module expects, and answers the public twin with a warning where they are not.
+"""
+
+from __future__ import annotations
+
+import dis
+from functools import cached_property
+from typing import Any
+
+from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
+from autobahn.websocket.utf8validator import Utf8Validator
+from twisted.internet import abstract, tcp, unix
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime.client import Client
+from realtime.websocket import Connection
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # the C masker could not be built
+    apply_mask = None  # type: ignore[assignment]
+
+_log = Logger()
+
+_OPEN = WebSocketProtocol.STATE_OPEN
+_CONNECTING = WebSocketProtocol.STATE_CONNECTING
+_CLOSED = WebSocketProtocol.STATE_CLOSED
+_FINAL_TEXT = 0x81
+_MASKED = 0x80
+# Payload lengths up to 125 stand in the second byte; 126 there announces sixteen bits.
+_SMALL = 125
+_MEDIUM = 126
+
+
+class _Ignored:
+    """Stands for Autobahn's two Deferreds a connection, on which nobody waits."""
+
+    def callback(self, value: object) -> None:
+        """Ignore the value."""
+
+
+class FastConnection(Connection):
+    """One WebSocket that reads and writes plain text frames itself.
+
+    Autobahn sets some fifty attributes on each connection; here they are defaults of the
+    class, and those that the handshake leaves behind are dropped when it is done.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_queue",
+        "_response",
+        "client",
+        "connected",
+        "data",
+        "state",
+        "transport",
+    )
+
+    is_open = is_closed = _Ignored()
+    trafficStats = TrafficStats()
+    _valid_events = ("message",)
+    _perMessageCompress = None
+    trackedTimings = None
+    websocket_version = 13
+    send_state = WebSocketProtocol.SEND_STATE_GROUND
+    send_queue = ()
+    triggered = False
+    wasMaxFramePayloadSizeExceeded = False
+    wasMaxMessagePayloadSizeExceeded = False
+    closedByMe = False
+    failedByMe = False
+    droppedByMe = False
+    wasClean = False
+    wasNotCleanReason = None
+    wasServerConnectionDropTimeout = False
+    wasOpenHandshakeTimeout = False
+    wasCloseHandshakeTimeout = False
+    wasServingFlashSocketPolicyFile = False
+    localCloseCode = None
+    localCloseReason = None
+    remoteCloseCode = None
+    remoteCloseReason = None
+    openHandshakeTimeoutCall = None
+    closeHandshakeTimeoutCall = None
+    autoPingTimeoutCall = None
+    autoPingPending = None
+    autoPingPendingCall = None
+    autoPingPendingSeq = 0
+    autoPingPendingSent = None
+    serverConnectionDropTimeoutCall = None
+    inside_message = False
+    current_frame = None
+
+    def __init__(self) -> None:
+        # Autobahn's would make Deferreds and transport details.
+        self.client: Client | None = None
+        self.connected = 0
+        self.data = b""
+        self.state = _CONNECTING
+        self._deadline = 0
+        self._queue = None
+        # The handshake's answer, until it goes out with the first message.
+        self._response: bytes | None = None
+
+    @cached_property
+    def utf8validator(self) -> Any:
+        """Made when Autobahn reads a text message, which it rarely does."""
+        return Utf8Validator()
+
+    def connectionMade(self) -> None:
+        """Start the handshake, without Autobahn's copying and describing of options."""
+        self._begin()
+        try:
+            self.transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):  # a unix socket
+            pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the node, without Autobahn's describing of the reason."""
+        self.state = _CLOSED
+        self._end()
+
+    def _onOpen(self) -> None:
+        self.onOpen()
+        # What the handshake has left: the request, its headers, the token.
+        self.__dict__ = {}
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read plain text frames; leave all from the first other one to Autobahn."""
+        client = self.client
+        if client is None:
+            super().dataReceived(data)
+            return
+        node = self.factory.node
+        client.heard = node.tick
+        if (
+            self.state == _OPEN
+            and self.current_frame is None
+            and not self.data
+            and not self.inside_message
+        ):
+            data = self._read_frames(client, data)
+        if data:
+            self._dataReceived(data)
+        node.hold_if_congested(self.transport)
+
+    def _read_frames(self, client: Client, data: bytes) -> bytes:
+        """Obey final, masked, complete, small text frames; answer what is left."""
+        start = 0
+        end = len(data)
+        limit = self.maxMessagePayloadSize
+        while end - start >= 6 and data[start] == _FINAL_TEXT:
+            size = data[start + 1] - _MASKED
+            if 0 <= size <= _SMALL:
+                payload = start + 6
+            elif size == _MEDIUM and end - start >= 8:
+                size = data[start + 2] << 8 | data[start + 3]
+                payload = start + 8
+                if size <= _SMALL:  # not the shortest encoding, which is a violation
+                    break
+            else:
+                break
+            stop = payload + size
+            if stop > end or size > limit:
+                break
+            message = apply_mask(data[payload:stop], data[payload - 4 : payload])
+            if not message.isascii() and not _is_utf8(message):
+                break
+            start = stop
+            client.receive(message)
+            if self.state != _OPEN:
+                break
+        return data[start:] if start else data
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def _watch_queue(self) -> None:
+        """Count by the producer interface where the transport's own buffers do not tell."""
+        transport = self.transport
+        if (
+            isinstance(transport, tcp.Server)
+            and not isinstance(transport, unix.Server)
+            and not transport.TLS
+        ):
+            return
+        response, self._response = self._response, None
+        transport.write(response)
+        super()._watch_queue()
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Write for Autobahn; what it answers to an accepted handshake waits for `send`."""
+        if self.client is None and self._refusal is None:
+            self._response = data
+        else:
+            super().sendData(data, sync, chopsize)
+
+    def send(self, data: bytes) -> int:
+        """Write to the socket, or after what the transport holds back already.
+
+        While nothing is held back the client writes to the socket itself, which costs one
+        system call where the transport's `write` would cost four.
+        """
+        if self._queue is not None:
+            return super().send(data)
+        transport = self.transport
+        size = len(data)
+        held = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        if held == 0:
+            if self._response is not None:
+                data = self._response + data
+                self._response = None
+            try:
+                sent = transport.socket.send(data)
+            except OSError:  # would block, or the connection is lost: the transport will tell
+                sent = 0
+            if sent == len(data):
+                self.client.send = transport.socket.send  # type: ignore[union-attr]
+                return size
+            data = data[sent:]
+        elif held + size > self.factory.options.max_queue_bytes:
+            return -1
+        transport.write(data)
+        return size
+
+    def unsent(self, data: bytes, sent: int) -> None:
+        """Let the transport hold back what the socket did not take."""
+        if sent < 0:
+            super().unsent(data, sent)
+        elif self.client is not None and self.state == _OPEN:
+            self.client.send = self.send
+            self.transport.write(data[sent:])
+
+
+def _is_utf8(message: bytes) -> bool:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def connection_class(allow: bool = True) -> type[Connection]:
+    """The class of connections to serve with: the quick one where all is as it expects.
+
+    With `allow` false it is the one on the public interface.
+    """
+    if not allow:
+        return Connection
+    problems = [
+        f"{owner.__name__}.{name}"
+        for owner, names in _EXPECTED.items()
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    problems += sorted(_set_by(WebSocketProtocol._connectionMade) - set(dir(FastConnection)))
+    if apply_mask is None:
+        problems.append("websockets.speedups")
+    if problems:
+        _log.warn(
+            "The fast path is off: this installation differs in {problems}",
+            problems=", ".join(problems),
+        )
+        return Connection
+    return FastConnection
+
+
+_EXPECTED: dict[Any, tuple[str, ...]] = {
+    abstract.FileDescriptor: ("dataBuffer", "offset", "startWriting", "writeSomeData"),
+    tcp.Server: ("TLS", "getHandle"),
+    WebSocketProtocol: ("_dataReceived", "processData", "sendData", "consumeData"),
+}
+
+
+def _set_by(method: Any) -> set[str]:
+    """The attributes that a method sets, for which there has to be a default here."""
+    return {step.argval for step in dis.get_instructions(method) if step.opname == "STORE_ATTR"}

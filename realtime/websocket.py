@@ -1,0 +1,358 @@
+"""The WebSocket edge: Autobahn's protocol and factory, on its public interface only.
+
+Bytes and frames belong to Autobahn, handshake policy and the refusals' bodies are here, and
+what messages mean is `client.py`'s. `fastpath.py` has the quicker twin of `Connection`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from realtime.client import Client, ClientPolicy
+from realtime.envelope import encode_error_body
+from realtime.errors import (
+    CloseCode,
+    Forbidden,
+    InternalError,
+    InvalidRequest,
+    InvalidToken,
+    RealtimeError,
+)
+from realtime.model import Identity
+from realtime.node import Node
+from realtime.origins import Origins
+
+MAX_HEAD = 16 * 1024
+SUBPROTOCOL = "access_token."
+_CLOSE_FRAME = 0x88
+# Bytes that Autobahn's header parser takes for line ends, and others no header may have.
+_FORBIDDEN_IN_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85]|\r(?!\n)|(?<!\r)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketOptions:
+    """How connections are admitted. Times are seconds, sizes bytes."""
+
+    max_frame_size: int
+    max_queue_bytes: int
+    connect_roles: frozenset[str]
+    handshake_timeout: int = 10
+    close_timeout: int = 2
+
+
+class _Silence:
+    """Autobahn's `log`: it would write tokens and, for every hostile frame, a line."""
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    trace = debug = info = warn = error = critical = failure = _ignore
+
+
+class Connection(WebSocketServerProtocol):  # type: ignore[misc]
+    """One WebSocket. Its `client` is there from the accepted handshake to the end."""
+
+    log: ClassVar[_Silence] = _Silence()
+    _log = Logger()
+
+    factory: Factory
+    client: Client | None = None
+    _identity: Identity | None = None
+    _refusal: RealtimeError | None = None
+    _deadline = 0
+    _queue: _Queue | None = None
+
+    # -- handshake ---------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Start the handshake and its deadline."""
+        self._begin()
+        super().connectionMade()
+
+    def _begin(self) -> None:
+        # A transport that an HTTP connection hands over still has that one's producer.
+        self.transport.unregisterProducer()
+        self._expect_end_within(self.factory.options.handshake_timeout)
+
+    def on_deadline(self, tick: int) -> None:
+        """Drop a connection that finishes neither opening nor closing in time."""
+        self.transport.abortConnection()
+
+    def _expect_end_within(self, seconds: int) -> None:
+        node = self.factory.node
+        node.deadlines.cancel(self, self._deadline)
+        self._deadline = node.deadlines.schedule(self, node.tick + seconds)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Check the request's head, which Autobahn does not bound; then let Autobahn read."""
+        client = self.client
+        if client is not None:
+            client.heard = self.factory.node.tick
+            super().dataReceived(data)
+            self.factory.node.hold_if_congested(self.transport)
+        elif self.state == self.STATE_CONNECTING:
+            self._check_head(self.data + data)
+            if self.state == self.STATE_CONNECTING:
+                super().dataReceived(data)
+
+    def _check_head(self, seen: bytes) -> None:
+        end = seen.find(b"\r\n\r\n")
+        head = seen if end < 0 else seen[: end + 4]
+        if len(head) > MAX_HEAD:
+            self._refuse(InvalidRequest("The request's head is too large", status=431))
+        elif _FORBIDDEN_IN_HEAD.search(head.removesuffix(b"\r")):
+            self._refuse(InvalidRequest("The request's head has forbidden bytes"))
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
+        token, selected = _find_token(request)
+        try:
+            self._identity = self.factory.admit(token, request.origin or None)
+        except RealtimeError as error:
+            self._refusal = error
+        except Exception:
+            self._log.failure("A WebSocket handshake failed")
+            self._refusal = InternalError()
+        if self._refusal is not None:
+            raise ConnectionDeny(self._refusal.status, "refused")
+        return selected
+
+    def failHandshake(
+        self, reason: str, code: int = 400, responseHeaders: list[tuple[str, str]] | None = None
+    ) -> None:
+        """Refuse with the error envelope, where Autobahn would send a bare status line."""
+        if self._refusal is None:
+            headers = dict(responseHeaders or ())
+            if "Sec-WebSocket-Version" in headers:
+                code = 426
+            if code == 426:
+                headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+            self._refusal = InvalidRequest(reason.partition(' "')[0], status=code, headers=headers)
+        self._refuse(self._refusal)
+
+    def _refuse(self, error: RealtimeError) -> None:
+        counters = self.factory.node.counters
+        counters.errors += 1
+        counters.refused_connections += 1
+        body = encode_error_body(error)
+        head = [
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            "Connection: close" + (", Upgrade" if "Upgrade" in error.headers else ""),
+            *(f"{name}: {value}" for name, value in error.headers.items()),
+        ]
+        self.sendData("\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body)
+        self.dropConnection(abort=False)
+
+    def onOpen(self) -> None:
+        """Hand over to the client."""
+        assert self._identity is not None  # noqa: S101
+        node = self.factory.node
+        node.deadlines.cancel(self, self._deadline)
+        self._watch_queue()
+        self.client = Client(node, self.factory.policy, self, self._identity)
+        self.client.open()
+
+    # -- messages in -------------------------------------------------------------------------
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """Close at the first frame of a binary message, before it is all here."""
+        super().onMessageBegin(isBinary)
+        if isBinary:
+            self.close(CloseCode.UNSUPPORTED_DATA)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Hand a text message to the client."""
+        client = self.client
+        if client is not None and not isBinary and self.state == self.STATE_OPEN:
+            client.receive(payload)
+
+    # -- messages out (interfaces.Transport) -------------------------------------------------
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Write for Autobahn: after the handshake, frames that count as all others do."""
+        client = self.client
+        if client is None:
+            self.transport.write(data)
+            return
+        try:
+            sent = client.send(data)
+        except OSError:
+            sent = 0
+        if sent == len(data):
+            return
+        if sent < 0 and data[0] == _CLOSE_FRAME:
+            self.transport.write(data)
+        else:
+            self.unsent(data, sent)
+
+    def send(self, data: bytes) -> int:
+        """Write frames; take nothing once more than `max_queue_bytes` would wait."""
+        queue = self._queue
+        if queue is not None and not queue.take(len(data)):
+            return -1
+        self.transport.write(data)
+        return len(data)
+
+    def unsent(self, data: bytes, sent: int) -> None:
+        """Close with 4002: `send` refuses only what does not fit the queue."""
+        if self.client is not None and self.state == self.STATE_OPEN:
+            self.factory.node.counters.closed_slow_consumers += 1
+            self.close(CloseCode.SLOW_CONSUMER)
+
+    def ping(self) -> None:
+        """Send a protocol Ping, whose Pong shows that the client is alive."""
+        self.sendPing()
+
+    def close(self, code: CloseCode) -> None:
+        """Start the closing handshake; without an answer the connection is dropped."""
+        self.sendCloseFrame(code=int(code), reasonUtf8=code.meaning.encode()[:123])
+
+    def _watch_queue(self) -> None:
+        self._queue = _Queue(self.factory.options.max_queue_bytes)
+        self.transport.registerProducer(self._queue, True)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Send a Close frame, and no message after it; the rest has to happen soon."""
+        super().sendCloseFrame(code=code, reasonUtf8=reasonUtf8, isReply=isReply)
+        if self.client is not None:
+            self.client.mute()
+            self._expect_end_within(self.factory.options.close_timeout)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """End the TCP connection, and write nothing more to it."""
+        if self.client is not None:
+            self.client.mute()
+        super().dropConnection(abort=abort)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Leave the node."""
+        super().connectionLost(reason)
+        self._end()
+
+    def _end(self) -> None:
+        self.factory.node.deadlines.cancel(self, self._deadline)
+        client = self.client
+        if client is not None:
+            self.client = None
+            client.closed()
+
+
+@implementer(IPushProducer)
+class _Queue:
+    """Counts what a transport holds back, by what any transport tells its producer."""
+
+    __slots__ = ("_free", "_limit", "_paused")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = limit
+        self._paused = False
+
+    def take(self, size: int) -> bool:
+        """Account for `size` bytes to write; answer whether there is room."""
+        if self._paused:
+            if size > self._free:
+                return False
+            self._free -= size
+        return True
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer has filled."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty again."""
+        self._paused = False
+        self._free = self._limit
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+
+
+def _find_token(request: ConnectionRequest) -> tuple[str | None, str | None]:
+    """The token from the first of its three places, and the subprotocol to select."""
+    selected = next((p for p in request.protocols if p.startswith(SUBPROTOCOL)), None)
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip(), selected
+    if selected is not None:
+        return selected.removeprefix(SUBPROTOCOL), selected
+    return next(iter(request.params.get("token", ())), None), None
+
+
+class Factory(WebSocketServerFactory):  # type: ignore[misc]
+    """Makes connections, and holds what they share."""
+
+    log: ClassVar[_Silence] = _Silence()
+    noisy = False
+
+    def __init__(
+        self,
+        node: Node,
+        policy: ClientPolicy,
+        options: WebSocketOptions,
+        origins: Origins,
+        authenticate: Callable[[str], Identity],
+        reactor: object,
+        protocol: type[Connection] = Connection,
+    ) -> None:
+        super().__init__(server="realtime-server", reactor=reactor)
+        self.node = node
+        self.policy = policy
+        self.options = options
+        self._origins = origins
+        self._authenticate = authenticate
+        self.setProtocolOptions(
+            versions=[13],
+            webStatus=False,
+            maxFramePayloadSize=options.max_frame_size,
+            maxMessagePayloadSize=options.max_frame_size,
+            failByDrop=False,
+            echoCloseCodeReason=True,
+            openHandshakeTimeout=0,
+            closeHandshakeTimeout=0,
+            autoPingInterval=0,
+            tcpNoDelay=True,
+        )
+        # All connections of a factory share its options, so they are the class's.
+        namespace: dict[str, Any] = {"__slots__": (), "factory": self}
+        for name in protocol.CONFIG_ATTRS:
+            option = getattr(self, name)
+            namespace[name] = staticmethod(option) if callable(option) else option
+        self._connection = type(protocol.__name__, (protocol,), namespace)
+
+    def buildProtocol(self, addr: object) -> Connection:
+        """Make a connection."""
+        connection: Connection = self._connection()
+        return connection
+
+    def admit(self, token: str | None, origin: str | None) -> Identity:
+        """Who the token says connects. Raises 401, 403 and 503 errors, in that order."""
+        if not token:
+            raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
+        identity = self._authenticate(token)
+        roles = self.options.connect_roles
+        if roles and roles.isdisjoint(identity.roles):
+            raise Forbidden("Connecting needs a role that the token does not have")
+        if not self._origins.allows(origin):
+            raise Forbidden("Pages of this origin may not connect")
+        self.node.admit()
+        return identity
