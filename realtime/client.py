@@ -216,11 +216,14 @@ class Client:
         if not may_publish(identity, topic):
             raise _forbidden("publish on", topic)
         result = self._node.publish(topic, bytes(command.data.payload), identity.user_id, now)
-        if isinstance(result, Deferred):
+        if result is None:
+            if command.id is not None:
+                self._published(None, command)
+        elif isinstance(result, Deferred):
             result.addCallbacks(
                 self._published, self._failed, callbackArgs=(command,), errbackArgs=(command,)
             )
-        elif command.id is not None:
+        else:
             self._published(result, command)
 
     def _published(self, position: Position | None, command: Broadcast) -> None:

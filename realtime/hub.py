@@ -8,13 +8,15 @@ subscribers is cut into slices, so that no turn of the reactor is long.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from realtime.envelope import encode_broadcast
 from realtime.frames import text_frame
 from realtime.interfaces import Pausable, Subscriber
 from realtime.metrics import Counters
+from realtime.model import Publication
 
 # Writes in one turn of the reactor, about 10 ms of them.
 SLICE = 1000
@@ -38,18 +40,6 @@ class _Topic(Generic[S]):
         self.queued_in = -1
 
 
-class _Write(Generic[S]):
-    """Frames that go to each of `members`, in order."""
-
-    __slots__ = ("frames", "members", "rest", "size")
-
-    def __init__(self, members: dict[S, None], frame: bytes) -> None:
-        self.members = members
-        self.frames = [frame]
-        self.size = len(frame)
-        self.rest: Iterator[S] | None = None
-
-
 class Hub(Generic[S]):
     """The subscribers of this node. `call_soon` runs a function at the turn's end."""
 
@@ -61,8 +51,13 @@ class Hub(Generic[S]):
         # Who a username stands for, and how many connections say so.
         self._usernames: dict[str, list[Any]] = {}
         self._connections: dict[int, S] = {}
-        self._queue: deque[_Write[S]] = deque()
+        self._queue: deque[tuple[dict[S, None], bytes]] = deque()
         self._queue_bytes = 0
+        # Members that a write too large for one slice has still to reach, and its bytes.
+        self._rest: Iterator[S] | None = None
+        self._data = b""
+        # Whether so much is queued that publishers have to be held.
+        self.congested = False
         self._turn = 0
         self._replies: dict[S, list[bytes]] = {}
         self._scheduled = False
@@ -153,49 +148,37 @@ class Hub(Generic[S]):
             entry.queued_in = -1
         return entry.members
 
-    def has_topic(self, topic: str) -> bool:
-        """Whether anybody here subscribes to `topic`."""
-        return topic in self._topics
-
     def topic_count(self) -> int:
         """How many topics have subscribers here."""
         return len(self._topics)
 
     # -- writing ---------------------------------------------------------------------------
 
-    def deliver(self, topic: str, message: bytes) -> None:
-        """Queue a message for the present subscribers of `topic`."""
+    def deliver(self, publication: Publication) -> None:
+        """Queue a publication for the present subscribers of its topic."""
+        topic, payload, from_user, timestamp, _ = publication
         entry = self._topics.get(topic)
         if entry is None:
             return
         members = entry.members
-        frame = text_frame(message)
-        self._counters.messages_sent += len(members)
         entry.queued_in = self._turn
-        queue = self._queue
-        if queue:
-            last = queue[-1]
-            if last.members is members and last.rest is None and last.size < MERGE:
-                last.frames.append(frame)
-                last.size += len(frame)
-                self._queue_bytes += len(frame)
-                return
-        queue.append(_Write(members, frame))
-        self._queue_bytes += len(frame)
-        if not self._scheduled:
-            self._scheduled = True
-            self._call_soon(self._flush)
+        self._counters.messages_sent += len(members)
+        self._enqueue(members, text_frame(encode_broadcast(topic, payload, from_user, timestamp)))
 
     def deliver_to(self, subscribers: Iterable[S], message: bytes) -> None:
         """Queue a message for some connections, in order with what is queued already."""
         members = dict.fromkeys(subscribers)
         if members:
-            frame = text_frame(message)
-            self._queue.append(_Write(members, frame))
-            self._queue_bytes += len(frame)
-            if not self._scheduled:
-                self._scheduled = True
-                self._call_soon(self._flush)
+            self._enqueue(members, text_frame(message))
+
+    def _enqueue(self, members: dict[S, None], frame: bytes) -> None:
+        self._queue.append((members, frame))
+        self._queue_bytes += len(frame)
+        if self._queue_bytes > HIGH_WATER:
+            self.congested = True
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._flush)
 
     def reply(self, subscriber: S, message: bytes) -> None:
         """Answer a connection: at once, or after what this turn has for it."""
@@ -205,11 +188,6 @@ class Hub(Generic[S]):
         else:
             _write(subscriber, frame)
 
-    @property
-    def congested(self) -> bool:
-        """Whether so much is queued that publishers have to be held."""
-        return self._queue_bytes > HIGH_WATER
-
     def hold(self, transport: Pausable) -> None:
         """Pause a publisher's transport until the queue has drained."""
         if transport not in self._held:
@@ -218,21 +196,17 @@ class Hub(Generic[S]):
 
     def flush(self) -> None:
         """Write all that is queued now, however long it takes."""
-        while self._queue or self._replies:
+        while self._queue or self._rest is not None or self._replies:
             self._write_slice()
-        self._resume_held()
 
     def _flush(self) -> None:
         self._scheduled = False
         self._write_slice()
-        if self._queue:
+        if (self._queue or self._rest is not None) and not self._scheduled:
             self._scheduled = True
             self._call_soon(self._flush)
-        if self._held:
-            self._resume_held()
-
-    def _resume_held(self) -> None:
-        if self._queue_bytes <= LOW_WATER:
+        if self.congested and self._queue_bytes <= LOW_WATER:
+            self.congested = False
             held, self._held = self._held, {}
             for transport in held:
                 transport.resumeProducing()
@@ -241,47 +215,64 @@ class Hub(Generic[S]):
         """Write what is queued, up to about `SLICE` writes; then the replies."""
         queue = self._queue
         budget = SLICE
-        stuck: list[tuple[S, bytes, int]] = []
-        while queue and budget > 0:
-            write = queue[0]
-            frames = write.frames
-            data = frames[0] if len(frames) == 1 else b"".join(frames)
-            size = len(data)
-            members: Iterable[S] = write.members
-            if write.rest is not None or len(write.members) > budget:
-                if write.rest is None:
-                    write.rest = iter(write.members)
-                    write.frames = [data]
-                members = list(islice(write.rest, budget))
-                if len(members) < budget:
-                    queue.popleft()
-                    self._queue_bytes -= size
-                budget -= len(members)
+        while budget > 0:
+            if self._rest is not None:
+                data = self._data
+                part = list(islice(self._rest, budget))
+                if len(part) < budget:
+                    self._rest = None
+                budget -= self._write_all(part, data)
+            elif queue:
+                members, data = self._merged()
+                if len(members) <= budget:
+                    budget -= self._write_all(members, data)
+                else:
+                    self._rest = iter(members)
+                    self._data = data
             else:
-                queue.popleft()
-                self._queue_bytes -= size
-                budget -= len(write.members)
-            for subscriber in members:
-                try:
-                    sent = subscriber.send(data)
-                    if sent == size:
-                        continue
-                except OSError:
-                    sent = 0
-                stuck.append((subscriber, data, sent))
-            if stuck:
-                for subscriber, data, sent in stuck:
-                    subscriber.unsent(data, sent)
-                stuck.clear()
-        if not queue:
-            self._turn += 1
+                self._turn += 1
+                break
         if self._replies:
             replies, self._replies = self._replies, {}
             for subscriber, frames in replies.items():
                 _write(subscriber, b"".join(frames))
 
+    def _merged(self) -> tuple[dict[S, None], bytes]:
+        """Take the oldest frame off the queue, with those that follow it to the same members."""
+        queue = self._queue
+        members, data = queue.popleft()
+        if queue and queue[0][0] is members:
+            frames = [data]
+            size = len(data)
+            while queue and queue[0][0] is members and size < MERGE:
+                frame = queue.popleft()[1]
+                frames.append(frame)
+                size += len(frame)
+            data = b"".join(frames)
+        self._queue_bytes -= len(data)
+        return members, data
 
-def _write(subscriber: S, data: bytes) -> None:
+    def _write_all(self, members: Collection[S], data: bytes) -> int:
+        """Write to each of `members`; answer how many they are."""
+        size = len(data)
+        stuck: list[tuple[S, int]] | None = None
+        for subscriber in members:
+            try:
+                sent = subscriber.send(data)
+                if sent == size:
+                    continue
+            except OSError:
+                sent = 0
+            if stuck is None:
+                stuck = []
+            stuck.append((subscriber, sent))
+        if stuck is not None:
+            for subscriber, sent in stuck:
+                subscriber.unsent(data, sent)
+        return len(members)
+
+
+def _write(subscriber: Subscriber, data: bytes) -> None:
     try:
         sent = subscriber.send(data)
     except OSError:

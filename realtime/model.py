@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,7 @@ class Position:
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """One message accepted on a topic. `payload` is JSON text; `timestamp` Unix milliseconds."""
 
     topic: str

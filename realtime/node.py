@@ -12,7 +12,7 @@ from secrets import token_hex
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from realtime.envelope import encode_broadcast, encode_direct_message
+from realtime.envelope import encode_direct_message
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.hub import Hub
 from realtime.interfaces import Deadline, IBroker, Pausable, Peer
@@ -46,7 +46,7 @@ class Node:
         self.deadlines: TimerWheel[Deadline] = TimerWheel(self.tick)
         self._last_number = 0
         self._when_empty: list[Deferred[None]] = []
-        broker.start(self._deliver)
+        broker.start(hub.deliver)
 
     # -- connections -----------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class Node:
     ) -> Position | Deferred[Position | None] | None:
         """Publish JSON text on a valid, permitted topic. See `IBroker.publish`."""
         self.counters.messages_received += 1
-        return self._broker.publish(Publication(topic, payload, from_user, int(now * 1000)))
+        return self._broker.publish(Publication(topic, payload, from_user, int(now * 1000), None))
 
     def direct(self, target_user: str, payload: bytes, from_user: str, now: float) -> int:
         """Send JSON text to all connections of a user; answer how many."""
@@ -149,16 +149,6 @@ class Node:
         """Pause a publisher while subscribers are behind."""
         if self._hub.congested:
             self._hub.hold(transport)
-
-    def _deliver(self, publication: Publication) -> None:
-        topic = publication.topic
-        if self._hub.has_topic(topic):
-            self._hub.deliver(
-                topic,
-                encode_broadcast(
-                    topic, publication.payload, publication.from_user, publication.timestamp
-                ),
-            )
 
     # -- health ----------------------------------------------------------------------------
 

@@ -13,16 +13,14 @@ from realtime.topics import any_covers
 def may_subscribe(identity: Identity, topic: str) -> bool:
     """Whether `identity` may subscribe to a valid topic."""
     permissions = identity.permissions
-    return _allowed(permissions.subscribe if permissions else None, topic)
+    if permissions is None or permissions.subscribe is None:
+        return not topic.startswith("$")
+    return not topic.startswith("$") and any_covers(permissions.subscribe, topic)
 
 
 def may_publish(identity: Identity, topic: str) -> bool:
     """Whether `identity` may publish on a valid topic."""
     permissions = identity.permissions
-    return _allowed(permissions.publish if permissions else None, topic)
-
-
-def _allowed(granted: tuple[str, ...] | None, topic: str) -> bool:
-    if granted is not None:
-        return any_covers(granted, topic) and not topic.startswith("$")
-    return not topic.startswith("$")
+    if permissions is None or permissions.publish is None:
+        return not topic.startswith("$")
+    return not topic.startswith("$") and any_covers(permissions.publish, topic)
