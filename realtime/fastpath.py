@@ -252,7 +252,8 @@ class LeanTurns:
     """
 
     def __init__(self, reactor: EPollReactor) -> None:
-        self._reactor = reactor
+        # Any: half of what is used here is not declared.
+        self._reactor: Any = reactor
         self._soon: list[Callable[[], None]] = []
 
     def call_soon(self, function: Callable[[], None]) -> None:
@@ -298,7 +299,7 @@ def call_soon_of(reactor: Any, allow: bool = True) -> Callable[[Callable[[], Non
     """How to run something at the end of a turn of `reactor`: leanly where that is possible."""
     if allow and type(reactor) is EPollReactor and "doIteration" not in vars(reactor):
         turns = LeanTurns(reactor)
-        reactor.doIteration = turns
+        vars(reactor)["doIteration"] = turns
         return turns.call_soon
     return partial(reactor.callLater, 0)
 

@@ -8,10 +8,10 @@ that `WebSocketResource` makes of the same factory.
 from __future__ import annotations
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory
-from twisted.internet.protocol import Factory as ProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from realtime.node import Node
 
@@ -22,15 +22,14 @@ _ENOUGH = len(_WEBSOCKET[0])
 class FrontDoor(Protocol):
     """Looks at the first bytes of a connection, then gives it to the protocol they ask for."""
 
-    factory: Site
-
-    def __init__(self) -> None:
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._seen = b""
         self._deadline = 0
 
     def connectionMade(self) -> None:
         """Set a deadline for the first bytes."""
-        site = self.factory
+        site = self._site
         self._deadline = site.node.deadlines.schedule(self, site.node.tick + site.patience)
 
     def on_deadline(self, tick: int) -> None:
@@ -39,19 +38,19 @@ class FrontDoor(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the deadline."""
-        self.factory.node.deadlines.cancel(self, self._deadline)
+        self._site.node.deadlines.cancel(self, self._deadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Decide as soon as the bytes allow it."""
         self._seen += data
         start = self._seen[:_ENOUGH]
         if start in _WEBSOCKET:
-            self._give_to(self.factory.websocket)
+            self._give_to(self._site.websocket)
         elif not any(target.startswith(start) for target in _WEBSOCKET):
-            self._give_to(self.factory.http)
+            self._give_to(self._site.http)
 
     def _give_to(self, factory: IProtocolFactory) -> None:
-        self.factory.node.deadlines.cancel(self, self._deadline)
+        self._site.node.deadlines.cancel(self, self._deadline)
         transport = self.transport
         assert transport is not None  # noqa: S101
         protocol = factory.buildProtocol(transport.getPeer())
@@ -66,11 +65,9 @@ class FrontDoor(Protocol):
         protocol.dataReceived(self._seen)
 
 
-class Site(ProtocolFactory):
+@implementer(IProtocolFactory)
+class Site:
     """The factory of the one port. `patience` is how long a silent connection is kept, seconds."""
-
-    noisy = False
-    protocol = FrontDoor
 
     def __init__(
         self,
@@ -85,18 +82,16 @@ class Site(ProtocolFactory):
         self.http = http
         self.patience = patience
 
-    def startFactory(self) -> None:
+    def doStart(self) -> None:
         """Start what the port's own factory would have started: the other two."""
         self.http.doStart()
         self.websocket.doStart()
 
-    def stopFactory(self) -> None:
+    def doStop(self) -> None:
         """Stop them."""
         self.websocket.doStop()
         self.http.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> FrontDoor:
         """Make a front door."""
-        door = FrontDoor()
-        door.factory = self
-        return door
+        return FrontDoor(self)
