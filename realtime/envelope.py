@@ -13,10 +13,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from realtime.errors import InvalidRequest, RealtimeError
+from realtime.model import Publication
 
 CommandId: TypeAlias = str | int | None
 
 _encode = msgspec.json.encode
+
+_BROADCAST = b'{"type":"Broadcast","data":{"topic":%b,"payload":%b,"from_user":%b},"timestamp":%d}'
 
 
 class _Command(Struct, tag_field="type", gc=False):
@@ -168,16 +171,13 @@ def encode_message(
     return _encode({"type": type, "id": id, "data": data, "timestamp": timestamp})
 
 
-def encode_broadcast(topic: str, payload: bytes, from_user: str, timestamp: int) -> bytes:
+def encode_broadcast(publication: Publication) -> bytes:
     """A publication as its subscribers get it."""
-    return (
-        b'{"type":"Broadcast","data":{"topic":%b,"payload":%b,"from_user":%b},"timestamp":%d}'
-        % (
-            _encode(topic),
-            payload,
-            _encode(from_user),
-            timestamp,
-        )
+    return _BROADCAST % (
+        _encode(publication.topic),
+        publication.payload,
+        _encode(publication.from_user),
+        publication.timestamp,
     )
 
 

@@ -18,6 +18,7 @@ from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet import abstract, tcp, unix
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,6 +41,9 @@ _MASKED = 0x80
 # Payload lengths up to 125 stand in the second byte; 126 there announces sixteen bits.
 _SMALL = 125
 _MEDIUM = 126
+# Bytes taken from a socket at once, and sockets served in one turn of the reactor.
+_READ_SIZE = 64 * 1024
+_MAX_EVENTS = 512
 
 
 class _Ignored:
@@ -155,35 +159,36 @@ class FastConnection(Connection):
             data = self._read_frames(client, data)
         if data:
             self._dataReceived(data)
-        node.hold_if_congested(self.transport)
+        if node.hub.congested:
+            node.hub.hold(self.transport)
 
     def _read_frames(self, client: Client, data: bytes) -> bytes:
         """Obey final, masked, complete, small text frames; answer what is left."""
         start = 0
         end = len(data)
-        limit = self.maxMessagePayloadSize
         while end - start >= 6 and data[start] == _FINAL_TEXT:
             size = data[start + 1] - _MASKED
-            if 0 <= size <= _SMALL:
-                payload = start + 6
-            elif size == _MEDIUM and end - start >= 8:
+            payload = start + 6
+            if size == _MEDIUM and end - start >= 8:
                 size = data[start + 2] << 8 | data[start + 3]
                 payload = start + 8
                 if size <= _SMALL:  # not the shortest encoding, which is a violation
                     break
-            else:
+            elif not 0 <= size <= _SMALL:
                 break
             stop = payload + size
-            if stop > end or size > limit:
+            if stop > end or size > self.maxMessagePayloadSize:
                 break
             message = apply_mask(data[payload:stop], data[payload - 4 : payload])
             if not message.isascii() and not _is_utf8(message):
                 break
-            start = stop
             client.receive(message)
+            if stop == end:
+                return b""
+            start = stop
             if self.state != _OPEN:
                 break
-        return data[start:] if start else data
+        return data[start:]
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -269,7 +274,7 @@ class LeanTurns:
         elif timeout is None:
             timeout = -1
         try:
-            ready = reactor._poller.poll(timeout, len(selectables))
+            ready = reactor._poller.poll(timeout, _MAX_EVENTS)
         except InterruptedError:
             return
         for number, event in ready:
@@ -277,10 +282,17 @@ class LeanTurns:
             if selectable is None:
                 continue
             try:
-                if event == EPOLLIN:
-                    why = selectable.doRead()
-                    if why is not None:
-                        reactor._disconnectSelectable(selectable, why, True)
+                if event == EPOLLIN and type(selectable) is tcp.Server:
+                    try:
+                        data = selectable.socket.recv(_READ_SIZE)
+                    except OSError as error:
+                        if not isinstance(error, BlockingIOError):
+                            reactor._disconnectSelectable(selectable, CONNECTION_LOST, True)
+                        continue
+                    if data:
+                        selectable.protocol.dataReceived(data)
+                    else:
+                        reactor._disconnectSelectable(selectable, CONNECTION_DONE, True)
                 else:
                     reactor._doReadOrWrite(selectable, number, event)
             except Exception as error:

@@ -156,14 +156,13 @@ class Hub(Generic[S]):
 
     def deliver(self, publication: Publication) -> None:
         """Queue a publication for the present subscribers of its topic."""
-        topic, payload, from_user, timestamp, _ = publication
-        entry = self._topics.get(topic)
+        entry = self._topics.get(publication.topic)
         if entry is None:
             return
         members = entry.members
         entry.queued_in = self._turn
         self._counters.messages_sent += len(members)
-        self._enqueue(members, text_frame(encode_broadcast(topic, payload, from_user, timestamp)))
+        self._enqueue(members, text_frame(encode_broadcast(publication)))
 
     def deliver_to(self, subscribers: Iterable[S], message: bytes) -> None:
         """Queue a message for some connections, in order with what is queued already."""

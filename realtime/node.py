@@ -12,10 +12,10 @@ from secrets import token_hex
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from realtime.envelope import encode_direct_message
+from realtime.envelope import encode_direct_message, encode_message
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.hub import Hub
-from realtime.interfaces import Deadline, IBroker, Pausable, Peer
+from realtime.interfaces import Deadline, IBroker, Peer
 from realtime.metrics import Counters
 from realtime.model import Health, Position, Publication
 from realtime.wheel import TimerWheel
@@ -34,7 +34,7 @@ class Node:
         max_connections: int,
     ) -> None:
         self._broker = broker
-        self._hub = hub
+        self.hub = hub
         self._clock = clock
         self.counters = counters
         self.max_connections = max_connections
@@ -64,13 +64,13 @@ class Node:
 
     def connect(self, peer: Peer) -> None:
         """Take in an admitted connection."""
-        self._hub.add(peer)
+        self.hub.add(peer)
         self.counters.active_connections += 1
         self.counters.total_connections += 1
 
     def leave(self, peer: Peer) -> None:
         """Deliver nothing more to a connection; it may still be closing."""
-        for topic in self._hub.remove(peer):
+        for topic in self.hub.remove(peer):
             self._broker.unsubscribe(topic)
 
     def disconnect(self, peer: Peer) -> None:
@@ -84,7 +84,7 @@ class Node:
 
     def revoke(self, kind: str, id: str) -> None:
         """Close the connections of an ended session (`kind` "session") or user ("user")."""
-        for peer in self._hub.connections():
+        for peer in self.hub.connections():
             identity = peer.identity
             if id == (identity.session_id if kind == "session" else identity.user_id):
                 peer.close(CloseCode.SESSION_TERMINATED)
@@ -92,8 +92,10 @@ class Node:
     def close_all(self, code: CloseCode) -> Deferred[None]:
         """Take no connection more and close all; fires when the last has ended."""
         self.draining = True
-        self._hub.flush()
-        for peer in self._hub.connections():
+        notice = encode_message("Status", {"status": "draining"}, int(self.now() * 1000))
+        self.hub.deliver_to(self.hub.connections(), notice)
+        self.hub.flush()
+        for peer in self.hub.connections():
             peer.close(code)
         done: Deferred[None] = Deferred()
         if self.counters.active_connections == 0:
@@ -112,12 +114,12 @@ class Node:
 
     def subscribe(self, peer: Peer, topic: str) -> None:
         """Subscribe a connection to a valid, permitted topic."""
-        if self._hub.subscribe(peer, topic):
+        if self.hub.subscribe(peer, topic):
             self._broker.subscribe(topic)
 
     def unsubscribe(self, peer: Peer, topic: str) -> None:
         """Undo `subscribe`."""
-        if self._hub.unsubscribe(peer, topic):
+        if self.hub.unsubscribe(peer, topic):
             self._broker.unsubscribe(topic)
 
     def publish(
@@ -130,25 +132,20 @@ class Node:
     def direct(self, target_user: str, payload: bytes, from_user: str, now: float) -> int:
         """Send JSON text to all connections of a user; answer how many."""
         self.counters.messages_received += 1
-        targets = self._hub.connections_of(target_user)
+        targets = self.hub.connections_of(target_user)
         if targets:
             message = encode_direct_message(payload, from_user, int(now * 1000))
-            self._hub.deliver_to(targets, message)
+            self.hub.deliver_to(targets, message)
             self.counters.messages_sent += len(targets)
         return len(targets)
 
     def send(self, peer: Peer, message: bytes) -> None:
         """Send a message to one connection, after all that was accepted before."""
-        self._hub.deliver_to((peer,), message)
+        self.hub.deliver_to((peer,), message)
 
     def reply(self, peer: Peer, message: bytes) -> None:
         """Answer a command whose order with publications does not matter."""
-        self._hub.reply(peer, message)
-
-    def hold_if_congested(self, transport: Pausable) -> None:
-        """Pause a publisher while subscribers are behind."""
-        if self._hub.congested:
-            self._hub.hold(transport)
+        self.hub.reply(peer, message)
 
     # -- health ----------------------------------------------------------------------------
 

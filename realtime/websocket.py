@@ -100,7 +100,9 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if client is not None:
             client.heard = self.factory.node.tick
             super().dataReceived(data)
-            self.factory.node.hold_if_congested(self.transport)
+            hub = self.factory.node.hub
+            if hub.congested:
+                hub.hold(self.transport)
         elif self.state == self.STATE_CONNECTING:
             self._check_head(self.data + data)
             if self.state == self.STATE_CONNECTING:
