@@ -1,0 +1,353 @@
+"""Signed tokens: issuing our own, verifying ours and another issuer's (DESIGN section 5).
+
+Ours are HS256 with a secret of at least 32 bytes. Another issuer's are verified with its public
+key when one is given. Each algorithm is bound to its one key when the server starts, so that a
+token's header can choose neither an algorithm nor a key.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from secrets import token_hex, token_urlsafe
+from typing import Annotated, Any, Final
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt import PyJWS, PyJWTError
+from jwt.algorithms import Algorithm, get_default_algorithms
+
+from realtime.errors import ConfigurationError, InvalidRequest, InvalidToken, TokenExpired
+from realtime.model import Identity, Permissions, User
+from realtime.names import is_name
+from realtime.topics import check_pattern
+
+MAX_TOKEN_BYTES: Final = 8192
+MIN_SECRET_BYTES: Final = 32
+# The longest life of a token issued here, in seconds; revocations of users are kept as long.
+MAX_TTL: Final = 366 * 86400
+
+_OURS: Final = "HS256"
+_EXTERNAL: Final = ("RS256", "ES256", "EdDSA")
+
+
+class _Bound(Algorithm):
+    """One algorithm with the one key that it may be used with, prepared once."""
+
+    def __init__(self, algorithm: Algorithm, key: Any) -> None:
+        self._algorithm = algorithm
+        self._key = algorithm.prepare_key(key)
+
+    def prepare_key(self, key: Any) -> Any:
+        return self._key
+
+    def check_key_length(self, key: Any) -> str | None:
+        return None  # Keys has checked it.
+
+    def sign(self, msg: bytes, key: Any) -> bytes:
+        return self._algorithm.sign(msg, self._key)
+
+    def verify(self, msg: bytes, key: Any, sig: bytes) -> bool:
+        return self._algorithm.verify(msg, self._key, sig)
+
+    @staticmethod
+    def to_jwk(key_obj: Any, as_dict: bool = False) -> Any:
+        raise NotImplementedError("these keys are not given away")
+
+    @staticmethod
+    def from_jwk(jwk: Any) -> Any:
+        raise NotImplementedError("these keys are bound")
+
+
+class Keys:
+    """Our secret and, where another issuer is trusted, its algorithm and public key (PEM)."""
+
+    __slots__ = ("_accepted", "_jws")
+
+    def __init__(
+        self, secret: bytes, *, algorithm: str | None = None, public_pem: bytes | None = None
+    ) -> None:
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ConfigurationError(f"the signing secret is shorter than {MIN_SECRET_BYTES} bytes")
+        if (algorithm is None) != (public_pem is None):
+            raise ConfigurationError("a token algorithm and a public key go together")
+        algorithms = get_default_algorithms()
+        self._jws = PyJWS(algorithms=[])
+        try:
+            self._jws.register_algorithm(_OURS, _Bound(algorithms[_OURS], secret))
+        except PyJWTError:
+            raise ConfigurationError(
+                "the signing secret looks like a PEM key or JWK; it must be a shared secret"
+            ) from None
+        self._accepted = [_OURS]
+        if algorithm is not None and public_pem is not None:
+            public_key = _load_public_key(algorithm, public_pem)
+            self._jws.register_algorithm(algorithm, _Bound(algorithms[algorithm], public_key))
+            self._accepted.append(algorithm)
+
+    def sign(self, payload: bytes) -> str:
+        """Make a token of `payload`, signed with our secret."""
+        return self._jws.encode(payload, b"", algorithm=_OURS)
+
+    def open(self, token: str) -> bytes:
+        """Verify the signature of `token` and give back its payload; raises `InvalidToken`."""
+        if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise InvalidToken()
+        try:
+            payload: bytes = self._jws.decode(token, algorithms=self._accepted)
+        except (PyJWTError, ValueError, TypeError):
+            raise InvalidToken() from None
+        return payload
+
+
+def _load_public_key(algorithm: str, pem: bytes) -> object:
+    if algorithm not in _EXTERNAL:
+        raise ConfigurationError(
+            f"token algorithm {algorithm!r}: only {', '.join(_EXTERNAL)} go with a public key"
+        )
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError("the token public key is not a PEM public key") from None
+    fits = {
+        "RS256": isinstance(key, RSAPublicKey) and key.key_size >= 2048,
+        "ES256": isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1),
+        "EdDSA": isinstance(key, Ed25519PublicKey),
+    }
+    if not fits[algorithm]:
+        raise ConfigurationError(
+            f"the token public key does not fit {algorithm} "
+            "(RS256: RSA of 2048 bits or more; ES256: P-256; EdDSA: Ed25519)"
+        )
+    return key
+
+
+def load_secret(path: str) -> bytes:
+    """Read the signing secret in file `path`, less white space around it.
+
+    The file must be closed to all but its owner, who may let a group read it, as secret mounts
+    do. Raises `ConfigurationError` otherwise, or when the secret is too short.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigurationError(f"signing key {path}: not a regular file")
+            content = file.read(65537)
+    except OSError as error:
+        raise ConfigurationError(f"signing key {path}: {error.strerror}") from None
+    if status.st_mode & 0o027:
+        raise ConfigurationError(
+            f"signing key {path}: others can read or change it; run: chmod 600 {path}"
+        )
+    secret = content.strip()
+    if not MIN_SECRET_BYTES <= len(secret) <= 65536:
+        raise ConfigurationError(
+            f"signing key {path}: holds {len(secret)} bytes, must be {MIN_SECRET_BYTES} or more"
+        )
+    return secret
+
+
+def load_or_create_secret(path: str) -> bytes:
+    """Read the signing secret in `path`, first making it (mode 0600) if there is none."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return load_secret(path)
+    except OSError as error:
+        raise ConfigurationError(f"signing key {path}: {error.strerror}") from None
+    with open(descriptor, "wb") as file:
+        file.write(token_urlsafe(48).encode() + b"\n")
+        file.flush()
+        os.fsync(descriptor)
+    return load_secret(path)
+
+
+# Later than the year 9999 is an issuer that counts milliseconds.
+_Time = Annotated[float, msgspec.Meta(ge=0, le=253402300799)]
+
+
+class _PermissionClaims(msgspec.Struct, gc=False):
+    subscribe: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    publish: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Claims(msgspec.Struct, gc=False):
+    """Every claim that we read. A claim that is present must have its type: null is no value."""
+
+    sub: str
+    exp: _Time
+    username: str | msgspec.UnsetType = msgspec.UNSET
+    roles: tuple[str, ...] = ()
+    sid: str | msgspec.UnsetType = msgspec.UNSET
+    typ: str | msgspec.UnsetType = msgspec.UNSET
+    jti: str | msgspec.UnsetType = msgspec.UNSET
+    iat: _Time = 0.0
+    nbf: _Time = 0.0
+    iss: str | msgspec.UnsetType = msgspec.UNSET
+    aud: str | tuple[str, ...] = ()
+    permissions: _PermissionClaims | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshClaims:
+    """What a verified refresh token says. `expires_at` is Unix seconds."""
+
+    user_id: str
+    session_id: str
+    jti: str
+    expires_at: float
+
+
+class Tokens:
+    """Issues and verifies tokens. Times are seconds; `now` answers Unix seconds.
+
+    `issuer` and `audience`, where given, are written into our tokens and asked of every token.
+    """
+
+    def __init__(
+        self,
+        key: Keys,
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        access_ttl: float = 3600,
+        refresh_ttl: float = 30 * 86400,
+        leeway: float = 10,
+        now: Callable[[], float],
+    ) -> None:
+        self.access_ttl = access_ttl
+        self.refresh_ttl = refresh_ttl
+        self.leeway = leeway
+        self._keys = key
+        self._issuer = issuer
+        self._audience = audience
+        self._now = now
+        self._decode = msgspec.json.Decoder(_Claims).decode
+        self._common: dict[str, Any] = {}
+        if issuer is not None:
+            self._common["iss"] = issuer
+        if audience is not None:
+            self._common["aud"] = audience
+
+    def issue_access(
+        self,
+        user: User,
+        session_id: str | None,
+        ttl: float | None = None,
+        permissions: Permissions | None = None,
+    ) -> str:
+        """Make an access token for `user`, good for `ttl` or else `access_ttl` seconds."""
+        claims: dict[str, Any] = {"username": user.username, "roles": user.roles}
+        if session_id is not None:
+            claims["sid"] = session_id
+        if permissions is not None:
+            granted = {"subscribe": permissions.subscribe, "publish": permissions.publish}
+            claims["permissions"] = {k: v for k, v in granted.items() if v is not None}
+        return self._issue(user, "access", self.access_ttl if ttl is None else ttl, claims)
+
+    def issue_refresh(self, user: User, session_id: str, jti: str | None = None) -> str:
+        """Make a refresh token of a session, good for `refresh_ttl` seconds."""
+        claims = {"sid": session_id, "jti": jti or token_hex(16)}
+        return self._issue(user, "refresh", self.refresh_ttl, claims)
+
+    def verify_access(self, token: str) -> Identity:
+        """Answer whose access token `token` is; raises `InvalidToken` or `TokenExpired`."""
+        return self.read_access(token)[0]
+
+    def read_access(self, token: str) -> tuple[Identity, float]:
+        """As `verify_access`, together with when it was issued (0.0 where it does not say)."""
+        claims = self._open(token)
+        # Others call their access tokens nothing in particular, or Bearer.
+        if claims.typ is not msgspec.UNSET and claims.typ not in ("access", "Bearer"):
+            raise InvalidToken("This is not an access token.")
+        username = None if claims.username is msgspec.UNSET else claims.username
+        if username is not None and not is_name(username):
+            raise InvalidToken()
+        self._check_time(claims)
+        session_id = claims.sid
+        identity = Identity(
+            user_id=claims.sub,
+            username=username,
+            roles=_intern_roles(claims.roles),
+            session_id=None if session_id is msgspec.UNSET else session_id,
+            expires_at=claims.exp,
+            permissions=_read_permissions(claims.permissions),
+        )
+        return identity, claims.iat
+
+    def verify_refresh(self, token: str) -> RefreshClaims:
+        """Answer which session a refresh token renews; raises as `verify_access` does."""
+        claims = self._open(token)
+        session_id, jti = claims.sid, claims.jti
+        if claims.typ != "refresh" or session_id is msgspec.UNSET or jti is msgspec.UNSET:
+            raise InvalidToken("This is not a refresh token.")
+        self._check_time(claims)
+        return RefreshClaims(claims.sub, session_id, jti, claims.exp)
+
+    def _issue(self, user: User, typ: str, ttl: float, claims: dict[str, Any]) -> str:
+        if not 0 < ttl <= MAX_TTL:
+            raise InvalidRequest(f"A token lives for 1 to {MAX_TTL} seconds.")
+        now = self._now()
+        # To the millisecond: a token must be told from those revoked earlier in its second.
+        times = {"iat": int(now * 1000) / 1000, "exp": int(now + ttl)}
+        common = {**self._common, "sub": user.user_id, "typ": typ, "jti": token_hex(16)}
+        return self._keys.sign(msgspec.json.encode({**common, **times, **claims}))
+
+    def _open(self, token: str) -> _Claims:
+        """Verify all but the times."""
+        payload = self._keys.open(token)
+        try:
+            claims = self._decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise InvalidToken() from None
+        if not is_name(claims.sub) or not (claims.sid is msgspec.UNSET or is_name(claims.sid)):
+            raise InvalidToken()
+        if self._issuer is not None and claims.iss != self._issuer:
+            raise InvalidToken("The token is from another issuer.")
+        if self._audience is not None:
+            audience = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
+            if self._audience not in audience:
+                raise InvalidToken("The token is for another audience.")
+        return claims
+
+    def _check_time(self, claims: _Claims) -> None:
+        """Last of all, so that only a token that is good otherwise is called expired."""
+        now = self._now()
+        if claims.iat > now + self.leeway or claims.nbf > now + self.leeway:
+            raise InvalidToken("The token is not valid yet.")
+        if claims.exp + self.leeway <= now:
+            raise TokenExpired()
+
+
+@lru_cache(maxsize=1024)
+def _intern_roles(roles: tuple[str, ...]) -> frozenset[str]:
+    """Let connections whose tokens name the same roles hold one set."""
+    return frozenset(roles)
+
+
+def _read_permissions(claim: _PermissionClaims | msgspec.UnsetType) -> Permissions | None:
+    if claim is msgspec.UNSET:
+        return None
+    return _intern_permissions(
+        None if claim.subscribe is msgspec.UNSET else claim.subscribe,
+        None if claim.publish is msgspec.UNSET else claim.publish,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _intern_permissions(
+    subscribe: tuple[str, ...] | None, publish: tuple[str, ...] | None
+) -> Permissions:
+    for pattern in (*(subscribe or ()), *(publish or ())):
+        if check_pattern(pattern) is not None:
+            raise InvalidToken("The token's permissions have a bad topic pattern.")
+    return Permissions(subscribe, publish)
