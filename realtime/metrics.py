@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from realtime import __version__
+
+JSON = "application/json"
+_OPENMETRICS = "application/openmetrics-text"
+_TEXT = "text/plain"
+
+_GAUGES = {
+    "active_connections": "WebSockets open now",
+    "subscriptions": "Subscriptions of the open connections",
+}
+_COUNTERS = {
+    "total_connections": "WebSockets opened",
+    "messages_received": "Broadcast and DirectMessage commands accepted",
+    "messages_sent": "Deliveries of messages, one a recipient",
+    "errors": "Refused messages and requests, and internal failures",
+    "refused_connections": "WebSocket handshakes refused",
+    "closed_slow_consumers": "Connections closed because the client read too slowly",
+}
+# What would otherwise end in _total twice over, or read badly with it.
+_NAMES = {"total_connections": "connections"}
+
 
 class Counters:
     """Plain integers that the hot path increments; read when somebody asks.
@@ -41,3 +71,40 @@ class Counters:
             "messages_received": self.messages_received,
             "errors": self.errors,
         }
+
+    def collect(self) -> Iterator[Metric]:
+        """The counters as Prometheus has them: `realtime_*` (a registry's collector)."""
+        yield InfoMetricFamily("realtime_server", "The server", {"version": __version__})
+        for name, meaning in _GAUGES.items():
+            yield GaugeMetricFamily(f"realtime_{name}", meaning, getattr(self, name))
+        for name, meaning in _COUNTERS.items():
+            shown = _NAMES.get(name, name)
+            yield CounterMetricFamily(f"realtime_{shown}", meaning, getattr(self, name))
+
+
+class Metrics:
+    """The registry behind `/metrics`: the counters, the process and the garbage collector."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self.registry = CollectorRegistry()
+        self.registry.register(counters)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def exposition(self, media_type: str) -> tuple[str, bytes]:
+        """The Content-Type and body of one of the two Prometheus formats."""
+        if media_type == _OPENMETRICS:
+            body: bytes = openmetrics.generate_latest(self.registry)
+            return openmetrics.CONTENT_TYPE_LATEST, body
+        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.registry)
+
+
+def negotiate(accept: str | None) -> str:
+    """The media type of `/metrics` that an `Accept` header likes best; JSON when in doubt."""
+    # Versions and escapings are the scraper's to name and the answer's Content-Type to tell.
+    wanted = MIMEAccept(
+        (media_range.partition(";")[0].strip(), quality)
+        for media_range, quality in parse_accept_header(accept or "*/*", MIMEAccept)
+    )
+    return wanted.best_match((JSON, _OPENMETRICS, _TEXT), JSON)
