@@ -120,7 +120,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
         token, selected = _find_token(request)
         try:
-            self._identity = self.factory.admit(token, request.origin or None)
+            host = request.headers.get("host")
+            self._identity = self.factory.admit(token, request.origin or None, host)
         except RealtimeError as error:
             self._refusal = error
         except Exception:
@@ -346,7 +347,7 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         connection: Connection = self._connection()
         return connection
 
-    def admit(self, token: str | None, origin: str | None) -> Identity:
+    def admit(self, token: str | None, origin: str | None, host: str | None) -> Identity:
         """Who the token says connects. Raises 401, 403 and 503 errors, in that order."""
         if not token:
             raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
@@ -354,7 +355,7 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         roles = self.options.connect_roles
         if roles and roles.isdisjoint(identity.roles):
             raise Forbidden("Connecting needs a role that the token does not have")
-        if not self._origins.allows(origin):
+        if not self._origins.allows(origin, host):
             raise Forbidden("Pages of this origin may not connect")
         self.node.admit()
         return identity
