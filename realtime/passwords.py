@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from argon2 import PasswordHasher, Type
-from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.exceptions import Argon2Error
 
 MIN_CHARACTERS = 8
 MAX_BYTES = 1024
@@ -28,14 +28,14 @@ class Hasher:
         """Whether `password` is the one that the hash was made of."""
         try:
             return self._argon2.verify(password_hash, _to_bytes(password))
-        except (Argon2Error, InvalidHashError):
+        except (Argon2Error, ValueError):
             return False
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with parameters other than the present ones."""
         try:
             return self._argon2.check_needs_rehash(password_hash)
-        except InvalidHashError:
+        except ValueError:
             return True
 
 

@@ -1,0 +1,165 @@
+"""Who is who: logging in, renewing, ending sessions, and judging access tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+from secrets import token_hex
+
+from twisted.internet.interfaces import IReactorTime
+
+from realtime.accounts import Accounts
+from realtime.errors import Forbidden, InvalidCredentials, InvalidToken, NotFound, RateLimited
+from realtime.limits import KeyedLimiter
+from realtime.model import Identity, User
+from realtime.names import ADMIN_ROLE, MAX_BYTES, username_key
+from realtime.sessions_sqlite import Sessions
+from realtime.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A session begun. `expires_in` is that of the access token, in seconds."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_in: int
+    session_id: str
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A session renewed. `refresh_token` is None where the one used stays good."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+class Auth:
+    """Authentication for the edges. `on_revoked(kind, id)` ends a 'session's or 'user's sockets.
+
+    `clock` tells Unix seconds, as the reactor does.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        accounts: Accounts,
+        sessions: Sessions,
+        clock: IReactorTime,
+        on_revoked: Callable[[str, str], object],
+        *,
+        user_limit: KeyedLimiter,
+        address_limit: KeyedLimiter,
+        rotate_refresh_tokens: bool = False,
+    ) -> None:
+        self._tokens = tokens
+        self._accounts = accounts
+        self._sessions = sessions
+        self._clock = clock
+        self._on_revoked = on_revoked
+        self._user_limit = user_limit
+        self._address_limit = address_limit
+        self._rotate = rotate_refresh_tokens
+
+    async def start(self) -> None:
+        """Load what is revoked, and watch for more. Raises `Unavailable`."""
+        await self._sessions.start(self._on_revoked)
+
+    async def stop(self) -> None:
+        """Stop watching."""
+        await self._sessions.stop()
+
+    def authenticate(self, token: str) -> Identity:
+        """Answer whose access token this is; raises `InvalidToken` or `TokenExpired`."""
+        identity, issued_at = self._tokens.read_access(token)
+        if self._sessions.revocations.is_revoked(identity, issued_at):
+            raise InvalidToken("The session has ended.")
+        return identity
+
+    async def login(self, username: str, password: str, address: str | None) -> Login:
+        """Begin a session.
+
+        Raises `InvalidCredentials`, `RateLimited` (before any work) or `Unavailable`.
+        """
+        now = self._clock.seconds()
+        user_key = username_key(username[:MAX_BYTES])
+        wait = self._address_limit.take(_network(address), now) if address else 0.0
+        wait = wait or self._user_limit.take(user_key, now)
+        if wait:
+            raise RateLimited(wait)
+        user = await self._accounts.verify_password(username, password)
+        if user is None:
+            raise InvalidCredentials()
+        refresh_id = token_hex(16)
+        session = await self._sessions.create(
+            user.user_id, refresh_id=refresh_id, access_until=self._access_until(), since=now
+        )
+        self._user_limit.reset(user_key)
+        return Login(
+            access_token=self._tokens.issue_access(user, session.session_id),
+            refresh_token=self._tokens.issue_refresh(user, session.session_id, refresh_id),
+            expires_in=int(self._tokens.access_ttl),
+            session_id=session.session_id,
+            user=user,
+        )
+
+    async def refresh(self, refresh_token: str) -> Renewal:
+        """Issue another access token, with the user's present roles.
+
+        Raises `InvalidToken`, `TokenExpired` or `Unavailable`.
+        """
+        claims = self._tokens.verify_refresh(refresh_token)
+        user = await self._accounts.get(claims.user_id)
+        if user is None or user.disabled:
+            raise InvalidToken("The session has ended.")
+        next_refresh_id = token_hex(16) if self._rotate else None
+        await self._sessions.renew(
+            claims.session_id,
+            claims.user_id,
+            claims.jti,
+            access_until=self._access_until(),
+            next_refresh_id=next_refresh_id,
+        )
+        refresh = None
+        if next_refresh_id is not None:
+            refresh = self._tokens.issue_refresh(user, claims.session_id, next_refresh_id)
+        access_token = self._tokens.issue_access(user, claims.session_id)
+        return Renewal(access_token, int(self._tokens.access_ttl), refresh)
+
+    async def end_session(self, identity: Identity, session_id: str) -> None:
+        """End a session of the bearer's own, or, for role admin, anybody's.
+
+        Raises `NotFound`, `Forbidden` or `Unavailable`.
+        """
+        if session_id == identity.session_id:
+            until = identity.expires_at + self._tokens.leeway
+            await self._sessions.end(session_id, access_until=until)
+            return
+        session = await self._sessions.get(session_id)
+        if session is None:
+            raise NotFound("There is no such session.")
+        if session.user_id != identity.user_id and ADMIN_ROLE not in identity.roles:
+            raise Forbidden("The session is another user's.")
+        if not await self._sessions.end(session_id):
+            raise NotFound("There is no such session.")
+
+    def _access_until(self) -> float:
+        """When an access token issued about now can last be used, generously."""
+        return self._clock.seconds() + self._tokens.access_ttl + self._tokens.leeway + 60
+
+
+def _network(address: str) -> str:
+    """What one customer commonly holds: an IPv4 address, or an IPv6 network of 64 bits."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    return str(parsed)

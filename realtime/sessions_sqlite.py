@@ -1,0 +1,275 @@
+"""Sessions in SQLite, and the revocations that a running server must heed at once.
+
+Revocations stand in the database, where any process can add one, and in memory, where every
+authentication looks. The database is asked for new ones every two seconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from realtime.database import Database, add_revocation
+from realtime.errors import InvalidCredentials, InvalidToken, Unavailable
+from realtime.model import Identity, Session
+from realtime.names import new_session_id
+
+_log = Logger()
+
+POLL_SECONDS: Final = 2.0
+PURGE_SECONDS: Final = 600.0
+# A revocation: kind, id, at, expires.
+_Row = tuple[str, str, float, float]
+# How `Sessions` tells that a 'session' or 'user' has been revoked.
+Listener = Callable[[str, str], object]
+
+
+class Revocations:
+    """What is refused now. In memory; times are Unix seconds."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, float] = {}  # id: expires
+        self._users: dict[str, tuple[float, float]] = {}  # id: at, expires
+
+    def __len__(self) -> int:
+        return len(self._sessions) + len(self._users)
+
+    def is_revoked(self, identity: Identity, issued_at: float) -> bool:
+        """Whether a token issued at `issued_at` is refused: its session, or all of its time."""
+        if identity.session_id in self._sessions:
+            return True
+        user = self._users.get(identity.user_id)
+        return user is not None and issued_at <= user[0]
+
+    def add(self, kind: str, id: str, at: float, expires: float) -> bool:
+        """Refuse from now on; answer whether that is news."""
+        if kind == "session":
+            news = id not in self._sessions
+            self._sessions[id] = expires
+            return news
+        news = self._users.get(id, (-1.0, 0.0))[0] != at
+        self._users[id] = (at, expires)
+        return news
+
+    def purge(self, now: float) -> None:
+        """Forget what would be refused as expired anyway."""
+        self._sessions = {id: e for id, e in self._sessions.items() if e > now}
+        self._users = {id: (at, e) for id, (at, e) in self._users.items() if e > now}
+
+
+class Sessions:
+    """Logins. `session_ttl` is how long one lasts after its last refresh token was issued."""
+
+    def __init__(self, db: Database, clock: IReactorTime, *, session_ttl: float) -> None:
+        self.revocations = Revocations()
+        self._db = db
+        self._clock = clock
+        self._session_ttl = session_ttl
+        self._last_number = 0
+        self._next_purge = 0.0
+        self._listener: Listener | None = None
+        self._loop = LoopingCall(self._poll_safely)
+        self._loop.clock = clock
+        self._stopped: Deferred[LoopingCall] | None = None
+
+    async def start(self, listener: Listener) -> None:
+        """Load the revocations, then tell `listener` of each new one. Raises `Unavailable`."""
+        await self.poll()
+        self._listener = listener
+        self._stopped = self._loop.start(POLL_SECONDS, now=False)
+
+    async def stop(self) -> None:
+        """End polling. May be called twice."""
+        if self._loop.running:
+            self._loop.stop()
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            await stopped
+
+    async def poll(self) -> None:
+        """Take in what this and other processes have revoked."""
+        for number, *row in await self._db.read(_new_revocations, self._last_number):
+            self._last_number = max(self._last_number, number)
+            self._apply(*row)
+
+    async def create(
+        self, user_id: str, *, refresh_id: str, access_until: float, since: float | None = None
+    ) -> Session:
+        """Begin a session whose refresh token has the jti `refresh_id`.
+
+        `access_until` is when its access token can last be used. Raises `InvalidCredentials`
+        when the user was removed, disabled or revoked after `since`, when the password was seen.
+        """
+        now = self._clock.seconds()
+        session = Session(new_session_id(), user_id, now, now + self._session_ttl)
+        since = now if since is None else since
+        await self._db.run(_insert, session, refresh_id, access_until, since)
+        # What was revoked before the session began must not reach its connections later.
+        await self.poll()
+        return session
+
+    async def get(self, session_id: str) -> Session | None:
+        """Answer a session that has neither ended nor expired."""
+        return await self._db.read(_select, session_id, self._clock.seconds())
+
+    async def renew(
+        self,
+        session_id: str,
+        user_id: str,
+        refresh_id: str,
+        *,
+        access_until: float,
+        next_refresh_id: str | None = None,
+    ) -> None:
+        """Count a use of the refresh token `refresh_id`, and replace it where a next is given.
+
+        Raises `InvalidToken` when the session is over. A refresh token that was replaced has
+        been stolen, or its thief has been here before: its session ends.
+        """
+        now = self._clock.seconds()
+        expires_at = now + self._session_ttl
+        outcome = await self._db.run(
+            _renew,
+            (session_id, user_id, refresh_id),
+            now,
+            access_until,
+            None if next_refresh_id is None else (next_refresh_id, expires_at),
+        )
+        if outcome is None:
+            raise InvalidToken("The session has ended.")
+        if outcome:
+            _log.warn("A replaced refresh token was used: session {id} ends", id=session_id)
+            self._apply(*outcome[0])
+            raise InvalidToken("The session has ended.")
+
+    async def end(self, session_id: str, *, access_until: float | None = None) -> bool:
+        """End a session and refuse its access tokens; answer whether there was one.
+
+        Its tokens are refused up to `access_until` at least; that is how the session of another
+        issuer, which is not stored here, is ended.
+        """
+        rows = await self._db.run(_end, session_id, self._clock.seconds(), access_until)
+        for row in rows:
+            self._apply(*row)
+        return bool(rows)
+
+    async def _poll_safely(self) -> None:
+        try:
+            await self.poll()
+            now = self._clock.seconds()
+            if now >= self._next_purge:
+                await self._db.run(_purge, now)
+                self.revocations.purge(now)
+                self._next_purge = now + PURGE_SECONDS
+        except Unavailable as error:
+            _log.error("Revocations were not read, to be tried again: {why}", why=error.message)
+        except Exception:
+            _log.failure("Revocations were not read, to be tried again")
+
+    def _apply(self, kind: str, id: str, at: float, expires: float) -> None:
+        if self.revocations.add(kind, id, at, expires) and self._listener is not None:
+            try:
+                self._listener(kind, id)
+            except Exception:
+                _log.failure("Ending the connections of {kind} {id} failed", kind=kind, id=id)
+
+
+# -- in the database's thread --------------------------------------------------------------
+
+
+def _new_revocations(
+    connection: sqlite3.Connection, last: int
+) -> list[tuple[int, str, str, float, float]]:
+    query = "SELECT number, kind, id, at, expires FROM revocations WHERE number > ? ORDER BY number"
+    return connection.execute(query, (last,)).fetchall()
+
+
+def _purge(connection: sqlite3.Connection, now: float) -> None:
+    connection.execute("DELETE FROM sessions WHERE expires_at <= ?", (now,))
+    connection.execute("DELETE FROM revocations WHERE expires <= ?", (now,))
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    session: Session,
+    refresh_id: str,
+    access_until: float,
+    since: float,
+) -> None:
+    user = connection.execute(
+        "SELECT 1 FROM users WHERE user_id = :id AND NOT disabled AND NOT EXISTS"
+        " (SELECT 1 FROM revocations WHERE kind = 'user' AND id = :id AND at >= :since)",
+        {"id": session.user_id, "since": since},
+    ).fetchone()
+    if user is None:
+        raise InvalidCredentials()
+    connection.execute(
+        "INSERT INTO sessions (session_id, user_id, refresh_id, created_at, expires_at,"
+        " access_until) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            session.session_id,
+            session.user_id,
+            refresh_id,
+            session.created_at,
+            session.expires_at,
+            access_until,
+        ),
+    )
+
+
+def _select(connection: sqlite3.Connection, session_id: str, now: float) -> Session | None:
+    row = connection.execute(
+        "SELECT session_id, user_id, created_at, expires_at FROM sessions"
+        " WHERE session_id = ? AND expires_at > ?",
+        (session_id, now),
+    ).fetchone()
+    return None if row is None else Session(*row)
+
+
+def _renew(
+    connection: sqlite3.Connection,
+    claims: tuple[str, str, str],
+    now: float,
+    access_until: float,
+    replacement: tuple[str, float] | None,
+) -> list[_Row] | None:
+    """Answer None when the session is over, and the revocations made when it is ended."""
+    session_id, user_id, refresh_id = claims
+    row = connection.execute(
+        "SELECT refresh_id FROM sessions WHERE session_id = ? AND user_id = ? AND expires_at > ?",
+        (session_id, user_id, now),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != refresh_id:
+        return _end(connection, session_id, now, None)
+    connection.execute(
+        "UPDATE sessions SET access_until = max(access_until, ?) WHERE session_id = ?",
+        (access_until, session_id),
+    )
+    if replacement is not None:
+        connection.execute(
+            "UPDATE sessions SET refresh_id = ?, expires_at = ? WHERE session_id = ?",
+            (*replacement, session_id),
+        )
+    return []
+
+
+def _end(
+    connection: sqlite3.Connection, session_id: str, now: float, access_until: float | None
+) -> list[_Row]:
+    row = connection.execute(
+        "DELETE FROM sessions WHERE session_id = ? RETURNING access_until", (session_id,)
+    ).fetchone()
+    until = max(0.0 if row is None else row[0], access_until or 0.0)
+    if not until:
+        return []
+    revocation = ("session", session_id, now, until)
+    add_revocation(connection, *revocation)
+    return [revocation]

@@ -1,0 +1,285 @@
+"""Tests of realtime.sessions_sqlite."""
+
+import sqlite3
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from realtime.errors import InvalidCredentials, InvalidToken
+from realtime.model import Identity
+from realtime.sessions_sqlite import POLL_SECONDS, PURGE_SECONDS, Revocations, Sessions
+from tests.support.identity import PASSWORD, START, IdentityKit, make_identity
+
+
+def identity(user_id: str, session_id: str | None) -> Identity:
+    """Make an identity of which only the ids matter."""
+    return Identity(user_id, None, frozenset(), session_id, 0.0)
+
+
+class RevocationsTests(SynchronousTestCase):
+    """What is kept in memory."""
+
+    def test_session(self) -> None:
+        """A revoked session is refused whenever the token was issued, others are not."""
+        revocations = Revocations()
+        self.assertTrue(revocations.add("session", "s", 10.0, 99.0))
+        self.assertFalse(revocations.add("session", "s", 10.0, 99.0))
+        self.assertTrue(revocations.is_revoked(identity("u", "s"), 50.0))
+        self.assertFalse(revocations.is_revoked(identity("u", "t"), 5.0))
+        self.assertFalse(revocations.is_revoked(identity("s", None), 5.0))
+
+    def test_user(self) -> None:
+        """A user's tokens are refused when issued at or before the revocation."""
+        revocations = Revocations()
+        self.assertTrue(revocations.add("user", "u", 10.0, 99.0))
+        for issued_at, refused in ((0.0, True), (10.0, True), (10.001, False)):
+            self.assertIs(revocations.is_revoked(identity("u", None), issued_at), refused)
+            self.assertIs(revocations.is_revoked(identity("u", "s"), issued_at), refused)
+        self.assertTrue(revocations.add("user", "u", inf, inf))
+        self.assertTrue(revocations.is_revoked(identity("u", None), 1e12))
+
+    @given(st.lists(st.tuples(st.sampled_from(["session", "user"]), st.text(), st.floats(0, 9))))
+    def test_purge(self, rows: list[tuple[str, str, float]]) -> None:
+        """Purging forgets exactly what has expired."""
+        revocations = Revocations()
+        last: dict[tuple[str, str], float] = {}
+        for kind, id, expires in rows:
+            revocations.add(kind, id, 0.0, expires)
+            last[kind, id] = expires
+        revocations.purge(5.0)
+        self.assertEqual(len(revocations), sum(expires > 5.0 for expires in last.values()))
+
+
+def count(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Count sessions and revocations."""
+    query = "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM revocations)"
+    row: tuple[int, int] = connection.execute(query).fetchone()
+    return row
+
+
+class SessionsTests(TestCase):
+    """Sessions in a database, and a second process on the same file."""
+
+    async def setUp(self) -> None:
+        self.kit = await make_identity(self)
+        self.clock = self.kit.clock
+        self.sessions = self.kit.sessions
+        self.user_id = (await self.kit.accounts.create("alice", PASSWORD)).user_id
+
+    async def begin(self, refresh_id: str = "r1", **more: float) -> str:
+        """Begin a session; answer its id."""
+        until = self.clock.seconds() + 3700
+        session = await self.sessions.create(
+            self.user_id, refresh_id=refresh_id, access_until=until, **more
+        )
+        return session.session_id
+
+    async def other_process(self) -> IdentityKit:
+        """Open the same file a second time."""
+        return await make_identity(self, self.kit.database.path, self.clock)
+
+    async def tick(self) -> None:
+        """Let the time for a poll come, and wait for its end."""
+        self.clock.advance(POLL_SECONDS)
+        await self.kit.database.read(lambda c: None)
+        await self.kit.database.read(lambda c: None)
+
+    def refuses(self, session_id: str | None, issued_at: float = 0.0) -> bool:
+        """Whether a token of the user is refused."""
+        revocations = self.sessions.revocations
+        return revocations.is_revoked(identity(self.user_id, session_id), issued_at)
+
+    async def test_create_and_get(self) -> None:
+        """A session is there until it expires."""
+        session_id = await self.begin()
+        session = await self.sessions.get(session_id)
+        assert session is not None
+        self.assertEqual((session.user_id, session.created_at), (self.user_id, START))
+        self.assertEqual(session.expires_at, START + 30 * 86400)
+        self.clock.advance(30 * 86400)
+        self.assertIsNone(await self.sessions.get(session_id))
+
+    async def test_end(self) -> None:
+        """An ended session is gone, refused at once, and told of once."""
+        session_id = await self.begin()
+        self.assertTrue(await self.sessions.end(session_id))
+        self.assertIsNone(await self.sessions.get(session_id))
+        self.assertTrue(self.refuses(session_id))
+        await self.tick()
+        self.assertFalse(await self.sessions.end(session_id))
+        self.assertEqual(self.kit.revoked, [("session", session_id)])
+
+    async def test_restart(self) -> None:
+        """Sessions and revocations outlive the process; old revocations are not told again."""
+        kept, ended = await self.begin(), await self.begin()
+        await self.sessions.end(ended)
+        again = await self.other_process()
+        self.assertIsNotNone(await again.sessions.get(kept))
+        self.assertIsNone(await again.sessions.get(ended))
+        self.assertTrue(again.sessions.revocations.is_revoked(identity("x", ended), 0.0))
+        self.assertEqual(again.revoked, [])
+
+    async def test_seen_from_another_process(self) -> None:
+        """What another process revokes is refused and told of at the next poll."""
+        other = await self.other_process()
+        first = await self.begin()
+        await other.accounts.set_password(self.user_id, "battery staple")
+        self.assertFalse(self.refuses(first))
+        await self.tick()
+        self.assertTrue(self.refuses(first))
+        self.assertEqual(self.kit.revoked, [("session", first), ("user", self.user_id)])
+        await self.tick()
+        self.assertEqual(len(self.kit.revoked), 2)
+
+    async def test_new_session_after_revocation(self) -> None:
+        """A session begun after a revocation elsewhere is not hit by it at the next poll."""
+        other = await self.other_process()
+        await other.accounts.set_password(self.user_id, "battery staple")
+        self.clock.advance(0.5)
+        session_id = await self.begin()
+        told = list(self.kit.revoked)
+        await self.tick()
+        self.assertEqual(self.kit.revoked, told)
+        self.assertFalse(self.refuses(session_id, START + 0.5))
+
+    async def test_disable_and_enable(self) -> None:
+        """A disabled user is refused whenever a token was issued, until enabled."""
+        session_id = await self.begin()
+        await self.kit.accounts.set_disabled(self.user_id, True)
+        with self.assertRaises(InvalidCredentials):
+            await self.begin()
+        self.clock.advance(400 * 86400)
+        await self.sessions.poll()
+        self.assertTrue(self.refuses(None, self.clock.seconds() + 99))
+        await self.kit.accounts.set_disabled(self.user_id, False)
+        await self.sessions.poll()
+        self.assertTrue(self.refuses(None, self.clock.seconds()))
+        self.assertFalse(self.refuses(None, self.clock.seconds() + 1))
+        self.assertIsNone(await self.sessions.get(session_id))
+
+    async def test_removed_user(self) -> None:
+        """A removed user's sessions end, and no other can begin."""
+        session_id = await self.begin()
+        await self.kit.accounts.remove(self.user_id)
+        await self.tick()
+        self.assertTrue(self.refuses(session_id))
+        self.assertTrue(self.refuses(None, self.clock.seconds() + 99))
+        with self.assertRaises(InvalidCredentials):
+            await self.begin()
+
+    async def test_password_changed_during_login(self) -> None:
+        """A login that saw the former password begins no session."""
+        since = self.clock.seconds()
+        self.clock.advance(1)
+        await self.kit.accounts.set_password(self.user_id, "battery staple")
+        self.clock.advance(1)
+        with self.assertRaises(InvalidCredentials):
+            await self.begin(since=since)
+        await self.begin(since=self.clock.seconds())
+
+    async def test_renew(self) -> None:
+        """The refresh token may be used again and again; the session's end stays."""
+        session_id = await self.begin("r1")
+        for _ in range(3):
+            await self.sessions.renew(session_id, self.user_id, "r1", access_until=START + 9999)
+        session = await self.sessions.get(session_id)
+        self.assertEqual(session and session.expires_at, START + 30 * 86400)
+
+    async def test_renew_refused(self) -> None:
+        """An ended, expired, unknown or another's session is not renewed."""
+        ended, live = await self.begin("r1"), await self.begin("r1")
+        await self.sessions.end(ended)
+        for session_id, user_id in ((ended, self.user_id), ("x", self.user_id), (live, "user_x")):
+            with self.assertRaises(InvalidToken):
+                await self.sessions.renew(session_id, user_id, "r1", access_until=START + 9999)
+        self.clock.advance(30 * 86400)
+        with self.assertRaises(InvalidToken):
+            await self.sessions.renew(live, self.user_id, "r1", access_until=START + 9999)
+
+    async def test_rotation(self) -> None:
+        """A replaced refresh token that comes back ends the session."""
+        session_id = await self.begin("r1")
+        self.clock.advance(100)
+        until = START + 9999
+        await self.sessions.renew(
+            session_id, self.user_id, "r1", access_until=until, next_refresh_id="r2"
+        )
+        session = await self.sessions.get(session_id)
+        self.assertEqual(session and session.expires_at, START + 100 + 30 * 86400)
+        with self.assertRaises(InvalidToken):
+            await self.sessions.renew(session_id, self.user_id, "r1", access_until=until)
+        self.assertTrue(self.refuses(session_id))
+        self.assertEqual(self.kit.revoked, [("session", session_id)])
+        with self.assertRaises(InvalidToken):
+            await self.sessions.renew(session_id, self.user_id, "r2", access_until=until)
+
+    async def test_retention(self) -> None:
+        """Expired sessions and revocations leave the database and the memory."""
+        ended = await self.begin()
+        await self.begin()
+        await self.sessions.end(ended)
+        self.assertEqual(await self.kit.database.read(count), (1, 1))
+        self.clock.advance(POLL_SECONDS)
+        await self.tick()
+        self.assertTrue(self.refuses(ended))
+        self.clock.advance(3700)
+        await self.tick()
+        self.assertEqual(await self.kit.database.read(count), (1, 0))
+        self.assertEqual(len(self.sessions.revocations), 0)
+        self.clock.advance(30 * 86400 + PURGE_SECONDS)
+        await self.tick()
+        self.assertEqual(await self.kit.database.read(count), (0, 0))
+
+    async def test_revocation_outlives_renewed_access(self) -> None:
+        """A session ended after a renewal is refused until its last access token has expired."""
+        session_id = await self.begin()
+        await self.sessions.renew(session_id, self.user_id, "r1", access_until=START + 50_000)
+        await self.sessions.end(session_id)
+        self.clock.advance(40_000)
+        await self.tick()
+        self.assertTrue(self.refuses(session_id))
+
+    async def test_database_fails(self) -> None:
+        """A poll that fails is tried again, and what was missed is seen then."""
+        other = await self.other_process()
+        session_id = await self.begin()
+        rename = "ALTER TABLE revocations RENAME TO {}"
+        await other.sessions.end(session_id)
+        await self.kit.database.run(lambda c: c.execute(rename.format("away")))
+        await self.tick()
+        self.assertFalse(self.refuses(session_id))
+        await self.kit.database.run(lambda c: c.execute("ALTER TABLE away RENAME TO revocations"))
+        await self.tick()
+        self.assertTrue(self.refuses(session_id))
+
+    async def test_listener_fails(self) -> None:
+        """A listener that raises is logged, and the revocation holds."""
+        sessions = Sessions(self.kit.database, self.clock, session_ttl=60)
+
+        def listener(kind: str, id: str) -> None:
+            raise KeyError(id)
+
+        await sessions.start(listener)
+        self.addCleanup(sessions.stop)
+        session_id = await self.begin()
+        self.assertTrue(await sessions.end(session_id))
+        self.assertTrue(sessions.revocations.is_revoked(identity("u", session_id), 0.0))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    async def test_stop(self) -> None:
+        """Stopping leaves nothing scheduled, waits for a poll under way, and may be repeated."""
+        self.clock.advance(POLL_SECONDS)
+        stopping = Deferred.fromCoroutine(self.sessions.stop())
+        self.assertNoResult(stopping)
+        await stopping
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        await self.sessions.stop()
+
+    async def test_stop_after_the_database(self) -> None:
+        """A poll of a closed database is an error in the log and no more."""
+        await self.kit.database.close()
+        self.clock.advance(POLL_SECONDS * 3)
+        await self.sessions.stop()
