@@ -1,0 +1,421 @@
+"""HTTP on Twisted's server, with bounds: absolute deadlines, sizes, numbers of connections.
+
+Twisted's `Site` has an idle timeout only, and takes bodies of any size. Here a request's head and
+its whole body have to be there in time however they trickle in, a body larger than the limit is
+refused before it is read, and whatever is refused is refused with the error envelope. What the
+refusals of a parsed request look like is the resource's affair: it finds them in
+`Request.refusal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Request as ServerRequest
+from twisted.web.server import Site
+
+from realtime.envelope import encode_error_body, encode_json
+from realtime.errors import InternalError, InvalidRequest, RealtimeError
+
+SERVER = "realtime-server"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What a client may take. Times are seconds, sizes bytes.
+
+    `head` and `body` count from the request's first byte, `idle` from the last answer; `close`
+    is how long a closing connection may take to read its answer.
+    """
+
+    head: float = 10
+    body: float = 30
+    idle: float = 60
+    close: float = 5
+    head_size: int = 16 * 1024
+    headers: int = 100
+    body_size: int = 64 * 1024
+    connections: int = 1000
+
+
+# -- answers -----------------------------------------------------------------------------------
+
+
+def answer(
+    request: IRequest, body: bytes, content_type: str = "application/json", status: int = 200
+) -> bytes:
+    """Set the headers of a whole answer; give back its body, to be written."""
+    request.setResponseCode(status)
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Content-Length", str(len(body)))
+    return body
+
+
+def answer_json(request: IRequest, value: Any, status: int = 200) -> bytes:
+    """Answer with a value as JSON."""
+    return answer(request, encode_json(value), status=status)
+
+
+def answer_error(request: IRequest, error: RealtimeError) -> bytes:
+    """Answer with the error envelope (reference: Error Handling)."""
+    for name, value in _headers_of(error).items():
+        request.setHeader(name, value)
+    return answer(request, encode_error_body(error), status=error.status)
+
+
+def _headers_of(error: RealtimeError) -> dict[str, str]:
+    # Every 401 names a scheme; Basic would make browsers ask for a password themselves.
+    default = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    return default | error.headers
+
+
+def _answer_whole(error: RealtimeError) -> bytes:
+    """The last answer of a connection, for a request that nobody could read."""
+    body = encode_error_body(error)
+    head = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        f"Server: {SERVER}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        "Connection: close",
+    ]
+    return "\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body
+
+
+# -- requests ----------------------------------------------------------------------------------
+
+
+class _BodyTooLarge(Exception):
+    """The body has become larger than the limit."""
+
+
+class Request(ServerRequest):
+    """A request. `refusal` is set where it is to be refused whatever it asks for."""
+
+    channel: Channel
+    content: BytesIO
+    refusal: RealtimeError | None = None
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a piece of the body, if there is room."""
+        if self.content.tell() + len(data) > self.channel.site.limits.body_size:
+            raise _BodyTooLarge
+        super().handleContentChunk(data)
+
+    def process(self) -> None:
+        """Make the target a path, then find and render the resource."""
+        path = self.path
+        for scheme in (b"http://", b"https://"):
+            if path[: len(scheme)].lower() == scheme:  # absolute form, as proxies send it
+                path = b"/" + path[len(scheme) :].partition(b"/")[2]
+        if not path.startswith(b"/"):
+            if path != b"*" or self.method != b"OPTIONS":
+                self.refusal = self.refusal or InvalidRequest("The request's target is no path")
+            path = b"/"
+        self.path = path
+        super().process()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Answer for a failure that nobody has handled, telling nothing of it."""
+        self._log.failure("A request failed", reason)
+        body = answer_error(self, InternalError())
+        self.write(body)
+        self.finish()
+        return reason
+
+
+# -- connections -------------------------------------------------------------------------------
+
+
+class _Phase(Enum):
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    ANSWER = auto()
+    CLOSING = auto()
+
+
+class Channel(HTTPChannel):
+    """One HTTP connection. In each phase but that of answering it has a deadline."""
+
+    site: HttpSite
+    phase = _Phase.IDLE
+    _deadline: IDelayedCall | None = None
+    _started = 0.0
+    _head_size = 0
+
+    def connectionMade(self) -> None:
+        """Wait for the first request; a silent connection has no longer than a head has."""
+        limits = self.site.limits
+        self.MAX_LENGTH = self.totalHeadersSize = limits.head_size
+        self.maxHeaders = limits.headers
+        super().connectionMade()
+        self._enter(_Phase.IDLE, limits.head)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget everything."""
+        self._leave()
+        super().connectionLost(reason)
+
+    def drain(self) -> None:
+        """Close as soon as no request is under way."""
+        if self.phase is _Phase.ANSWER:
+            self.persistent = False
+        elif self.phase is not _Phase.CLOSING:
+            self._close()
+
+    # -- bytes in ----------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read on; what follows a refusal is dropped."""
+        if self.phase is _Phase.CLOSING:
+            return
+        self._begin()
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Read a line of a request's head, whose whole size is limited."""
+        if self.phase is _Phase.CLOSING:
+            return
+        self._begin()
+        self._head_size += len(line) + 2
+        if self._head_size > self.site.limits.head_size:
+            self.lineLengthExceeded(line)
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a head that is too large."""
+        self._refuse(InvalidRequest("The request's head is too large", status=431))
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Read a header; numbers of thousands of digits make Twisted's reading of it fail."""
+        try:
+            ok: bool = super().headerReceived(line)
+        except ValueError:
+            self._refuse(InvalidRequest("A header of the request is malformed"))
+            return False
+        return ok
+
+    def allHeadersReceived(self) -> None:
+        """Refuse a body that is declared too large, else give it its time."""
+        if self.length is not None and self.length > self.site.limits.body_size:
+            self.length = 0  # Nothing of it is read.
+            self.requests[-1].gotLength(0)
+            self._refuse_body()
+            return
+        super().allHeadersReceived()
+        if self.site.draining:
+            self._be_last()
+        if self.length != 0:
+            elapsed = self.site.reactor.seconds() - self._started
+            self._enter(_Phase.BODY, self.site.limits.body - elapsed)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Read a piece of the body, or keep what follows the request that is being answered."""
+        if self.phase is _Phase.CLOSING or (self.phase is _Phase.ANSWER and not self.persistent):
+            return
+        try:
+            super().rawDataReceived(data)
+        except _BodyTooLarge:
+            self._refuse_body()
+            self.allContentReceived()
+
+    def allContentReceived(self) -> None:
+        """Have the request answered, which takes the time it takes."""
+        if self.phase is _Phase.CLOSING:
+            return
+        self._enter(_Phase.ANSWER, None)
+        super().allContentReceived()
+        if self.transport is None:  # The connection has become a WebSocket.
+            self._leave()
+
+    def requestDone(self, request: Request) -> None:
+        """Wait for the next request, or close."""
+        if self.persistent:
+            self._enter(_Phase.IDLE, self.site.limits.idle)
+            super().requestDone(request)
+        elif request.refusal is None:
+            super().requestDone(request)
+        else:
+            self._linger()
+
+    # -- ends --------------------------------------------------------------------------------
+
+    def loseConnection(self) -> None:
+        """Close, once everything is written.
+
+        Where Twisted closes while it reads a request, it has answered with a bare status line.
+        """
+        if self.phase in (_Phase.HEAD, _Phase.BODY):
+            assert self.transport is not None  # noqa: S101
+            self.transport.write(encode_error_body(InvalidRequest("This is not valid HTTP")))
+            self._linger()
+        elif self.phase is not _Phase.CLOSING:
+            self._close()
+
+    def _refuse(self, error: RealtimeError) -> None:
+        """Refuse a request that is not here as a whole."""
+        assert self.transport is not None  # noqa: S101
+        self.transport.write(_answer_whole(error))
+        self._linger()
+
+    def _refuse_body(self) -> None:
+        limit = self.site.limits.body_size
+        self.requests[-1].refusal = InvalidRequest(
+            f"The body is larger than {limit} bytes",
+            status=413,
+            details={"max_body_size": limit},
+        )
+        self._be_last()
+
+    def _be_last(self) -> None:
+        """Make the request under way the connection's last."""
+        self.persistent = False
+        self.requests[-1].responseHeaders.setRawHeaders("Connection", ["close"])
+
+    def _close(self) -> None:
+        self._enter(_Phase.CLOSING, self.site.limits.close)
+        super().loseConnection()
+
+    def _linger(self) -> None:
+        """Close our side, and read on until the client has closed its own.
+
+        Closing with bytes unread resets the connection, and the client may lose the answer.
+        """
+        transport: Any = self.transport
+        plain_tcp: bool = ITCPTransport.providedBy(transport) and not self.isSecure()
+        if not plain_tcp:
+            self._close()
+            return
+        self._enter(_Phase.CLOSING, self.site.limits.close)
+        transport.unregisterProducer()
+        transport.resumeProducing()
+        transport.loseWriteConnection()
+
+    # -- deadlines ---------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.phase is _Phase.IDLE:
+            self._started = self.site.reactor.seconds()
+            self._head_size = 0
+            self._enter(_Phase.HEAD, self.site.limits.head)
+
+    def _enter(self, phase: _Phase, seconds: float | None) -> None:
+        """Begin a phase that may last so long."""
+        self._cancel()
+        self.phase = phase
+        self.site.note(self, phase is _Phase.IDLE)
+        if seconds is not None:
+            self._deadline = self.site.reactor.callLater(max(0, seconds), self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self.phase is _Phase.IDLE:
+            self._close()
+        elif self.phase is _Phase.CLOSING:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+        else:
+            self._refuse(InvalidRequest("The request took too long to arrive", status=408))
+
+    def _cancel(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _leave(self) -> None:
+        self._cancel()
+        self.site.forget(self)
+
+
+class HttpSite(Site):
+    """The factory of HTTP connections around a resource.
+
+    There is no access log. When there are as many connections as
+    the limits allow, one that waits for its next request makes room for a new one.
+    """
+
+    noisy = False
+    requestFactory = Request
+    protocol = Channel  # type: ignore[assignment]
+    _log = Logger()
+
+    def __init__(
+        self, resource: IResource, reactor: IReactorTime, *, limits: HttpLimits | None = None
+    ) -> None:
+        super().__init__(resource, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
+        self.limits = limits or HttpLimits()
+        self.draining = False
+        self._channels: set[Channel] = set()
+        self._idle: dict[Channel, None] = {}
+        self._when_empty: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
+        """Make a channel, unless there are too many that are busy."""
+        if len(self._channels) >= self.limits.connections:
+            longest_idle = next(iter(self._idle), None)
+            if longest_idle is None:
+                return None
+            longest_idle.drain()
+        channel: Channel = super().buildProtocol(addr)
+        return channel
+
+    def close_all(self) -> Deferred[None]:
+        """Close idle connections now and the others after their answer; fires when all ended."""
+        self.draining = True
+        for channel in list(self._channels):
+            channel.drain()
+        done: Deferred[None] = Deferred()
+        if self._channels:
+            self._when_empty.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def note(self, channel: Channel, idle: bool) -> None:
+        """Keep account of a connection, and of whether it waits for a request."""
+        self._channels.add(channel)
+        if idle:
+            self._idle[channel] = None
+        else:
+            self._idle.pop(channel, None)
+
+    def forget(self, channel: Channel) -> None:
+        """A connection has ended, or is HTTP no more."""
+        self._channels.discard(channel)
+        self._idle.pop(channel, None)
+        if not self._channels:
+            waiting, self._when_empty = self._when_empty, []
+            for done in waiting:
+                done.callback(None)
+
+    def getContentFile(self, length: int | None) -> BytesIO:
+        """Where a body is kept: in memory, as it is small."""
+        return BytesIO()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS may negotiate."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """Start nothing: there is no access log."""
+
+    def stopFactory(self) -> None:
+        """Stop nothing."""
+
+    def log(self, request: Any) -> None:
+        """Write nothing: query strings may hold tokens."""

@@ -1,0 +1,102 @@
+"""`/sessions`: logging in, renewing, ending (reference: Session Management APIs)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from klein import Klein
+from twisted.web.iweb import IRequest
+from werkzeug.http import parse_options_header
+
+from realtime.auth import Auth
+from realtime.envelope import decode_json
+from realtime.errors import InvalidRequest, InvalidToken
+from realtime.http import answer_json
+
+_JSON = "application/json"
+
+
+def add_sessions(app: Klein, auth: Auth) -> None:
+    """Add the routes of sessions to an application."""
+    sessions = _Sessions(auth)
+    app.route("/sessions", methods=["POST"])(sessions.create)
+    app.route("/sessions/refresh", methods=["POST"])(sessions.refresh)
+    app.route("/sessions/<session_id>", methods=["DELETE"])(sessions.end)
+
+
+class _Sessions:
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+
+    async def create(self, request: IRequest) -> bytes:
+        """Log in."""
+        username, password = _read_strings(request, ("username", "password"))
+        address = getattr(request.getClientAddress(), "host", None)
+        login = await self._auth.login(username, password, address)
+        return answer_json(
+            request,
+            {
+                "access_token": login.access_token,
+                "refresh_token": login.refresh_token,
+                "expires_in": login.expires_in,
+                "token_type": "Bearer",
+                "session_id": login.session_id,
+                "user": {
+                    "id": login.user.user_id,
+                    "username": login.user.username,
+                    "roles": list(login.user.roles),
+                },
+            },
+        )
+
+    async def refresh(self, request: IRequest) -> bytes:
+        """Issue another access token, and where they rotate another refresh token."""
+        (refresh_token,) = _read_strings(request, ("refresh_token",))
+        renewal = await self._auth.refresh(refresh_token)
+        body: dict[str, Any] = {
+            "access_token": renewal.access_token,
+            "expires_in": renewal.expires_in,
+            "token_type": "Bearer",
+        }
+        if renewal.refresh_token is not None:
+            body["refresh_token"] = renewal.refresh_token
+        return answer_json(request, body)
+
+    async def end(self, request: IRequest, session_id: str) -> None:
+        """End a session."""
+        identity = self._auth.authenticate(_bearer_token(request))
+        await self._auth.end_session(identity, session_id)
+        request.setResponseCode(204)
+
+
+def _bearer_token(request: IRequest) -> str:
+    scheme, _, token = (request.getHeader("Authorization") or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise InvalidToken("A token is needed: Authorization: Bearer <access_token>")
+    return token
+
+
+def _read_strings(request: IRequest, fields: Iterable[str]) -> list[str]:
+    """The members of a JSON body that are needed, all strings; others are ignored."""
+    media_type, _ = parse_options_header(request.getHeader("Content-Type"))
+    if media_type != _JSON:
+        raise InvalidRequest(
+            f"The body has to be {_JSON}",
+            status=415,
+            headers={"Accept-Post": _JSON},
+            details={"field": "Content-Type"},
+        )
+    if request.requestHeaders.hasHeader("Content-Encoding"):
+        raise InvalidRequest(
+            "The body may not be encoded", status=415, details={"field": "Content-Encoding"}
+        )
+    body = decode_json(request.content.read())
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body has to be a JSON object")
+    for field in fields:
+        if not isinstance(body.get(field), str):
+            problem = "has to be a string" if field in body else "is missing"
+            raise InvalidRequest(f"'{field}' {problem}", details={"field": field})
+    return [body[field] for field in fields]
