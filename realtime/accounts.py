@@ -164,8 +164,9 @@ class Accounts:
         now = self._now()
         # Session by session, too: a token just being issued is dated later than this.
         ended = connection.execute(
-            "DELETE FROM sessions WHERE user_id = ? RETURNING session_id, access_until", (user_id,)
+            "SELECT session_id, access_until FROM sessions WHERE user_id = ?", (user_id,)
         ).fetchall()
+        connection.execute("DELETE FROM sessions WHERE user_id = ?", (user_id,))
         for session_id, access_until in ended:
             add_revocation(connection, "session", session_id, now, access_until)
         expires = now + self._revoke_for if expire else inf

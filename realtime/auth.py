@@ -13,7 +13,7 @@ from realtime.accounts import Accounts
 from realtime.errors import Forbidden, InvalidCredentials, InvalidToken, NotFound, RateLimited
 from realtime.limits import KeyedLimiter
 from realtime.model import Identity, User
-from realtime.names import ADMIN_ROLE, MAX_BYTES, username_key
+from realtime.names import ADMIN_ROLE, MAX_BYTES, is_name, username_key
 from realtime.sessions_sqlite import Sessions
 from realtime.tokens import Tokens
 
@@ -139,7 +139,7 @@ class Auth:
             until = identity.expires_at + self._tokens.leeway
             await self._sessions.end(session_id, access_until=until)
             return
-        session = await self._sessions.get(session_id)
+        session = await self._sessions.get(session_id) if is_name(session_id) else None
         if session is None:
             raise NotFound("There is no such session.")
         if session.user_id != identity.user_id and ADMIN_ROLE not in identity.roles:

@@ -94,9 +94,10 @@ class Sessions:
 
     async def poll(self) -> None:
         """Take in what this and other processes have revoked."""
-        for number, *row in await self._db.read(_new_revocations, self._last_number):
+        rows = await self._db.read(_new_revocations, self._last_number)
+        for number, kind, id, at, expires in rows:
             self._last_number = max(self._last_number, number)
-            self._apply(*row)
+            self._apply(kind, id, at, expires)
 
     async def create(
         self, user_id: str, *, refresh_id: str, access_until: float, since: float | None = None
@@ -265,8 +266,9 @@ def _end(
     connection: sqlite3.Connection, session_id: str, now: float, access_until: float | None
 ) -> list[_Row]:
     row = connection.execute(
-        "DELETE FROM sessions WHERE session_id = ? RETURNING access_until", (session_id,)
+        "SELECT access_until FROM sessions WHERE session_id = ?", (session_id,)
     ).fetchone()
+    connection.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
     until = max(0.0 if row is None else row[0], access_until or 0.0)
     if not until:
         return []

@@ -1,5 +1,6 @@
 """Tests of realtime.auth."""
 
+import threading
 from typing import Any
 
 import jwt
@@ -7,6 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from realtime.accounts import Accounts
 from realtime.errors import (
     Forbidden,
     InvalidCredentials,
@@ -16,7 +18,15 @@ from realtime.errors import (
     TokenExpired,
     Unavailable,
 )
-from tests.support.identity import PASSWORD, SECRET, START, IdentityKit, make_identity
+from tests.support.identity import (
+    PASSWORD,
+    SECRET,
+    START,
+    IdentityKit,
+    make_identity,
+    make_workers,
+    quick_hasher,
+)
 
 ADDRESS = "192.0.2.1"
 
@@ -116,6 +126,22 @@ class LoginTests(Case):
         calls = [self.auth.login("alice", PASSWORD, None) for _ in range(3)]
         logins = await gatherResults([Deferred.fromCoroutine(call) for call in calls])
         self.assertEqual(len({login.session_id for login in logins}), 3)
+
+    async def test_password_changed_meanwhile(self) -> None:
+        """A login whose password is changed while it is being checked does not succeed."""
+        gate = threading.Event()
+        held = [self.kit.workers.run(gate.wait) for _ in range(2)]
+        checking = Deferred.fromCoroutine(self.login())
+        await self.kit.database.read(lambda c: None)
+        await self.kit.database.read(lambda c: None)
+        self.clock.advance(1)
+        other = Accounts(self.kit.database, quick_hasher(), make_workers(self), self.clock.seconds)
+        await other.set_password(self.alice.user_id, "battery staple")
+        self.clock.advance(1)
+        gate.set()
+        await gatherResults(held)
+        with self.assertRaises(InvalidCredentials):
+            await checking
 
     async def test_database_gone(self) -> None:
         """Without the database logging in is unavailable, and tokens still authenticate."""
@@ -264,7 +290,7 @@ class RevocationTests(Case):
     async def test_no_session(self) -> None:
         """A session that is not there is NotFound, for whoever asks and whatever the id."""
         identity = self.auth.authenticate((await self.login()).access_token)
-        for session_id in ("", "x", "\x00", "sess_" + "0" * 32, "a" * 9999):
+        for session_id in ("", "x", "\x00", "\ud800", "sess_" + "0" * 32, "a" * 9999):
             with self.assertRaises(NotFound):
                 await self.auth.end_session(identity, session_id)
 

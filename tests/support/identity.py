@@ -81,7 +81,8 @@ class IdentityKit:
         self.database = database
         self.revoked: list[tuple[str, str]] = []
         self.tokens = make_tokens(clock.seconds)
-        self.accounts = Accounts(database, quick_hasher(), make_workers(case), clock.seconds)
+        self.workers = make_workers(case)
+        self.accounts = Accounts(database, quick_hasher(), self.workers, clock.seconds)
         self.sessions = Sessions(database, clock, session_ttl=self.tokens.refresh_ttl)
         self.auth = Auth(
             self.tokens,
