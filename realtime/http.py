@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
@@ -21,15 +20,13 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site
 
-from realtime.envelope import encode_error_body, encode_json
+from realtime.answers import answer_error, whole_answer
+from realtime.envelope import encode_error_body
 from realtime.errors import InternalError, InvalidRequest, RealtimeError
-
-SERVER = "realtime-server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,52 +45,6 @@ class HttpLimits:
     headers: int = 100
     body_size: int = 64 * 1024
     connections: int = 1000
-
-
-# -- answers -----------------------------------------------------------------------------------
-
-
-def answer(
-    request: IRequest, body: bytes, content_type: str = "application/json", status: int = 200
-) -> bytes:
-    """Set the headers of a whole answer; give back its body, to be written."""
-    request.setResponseCode(status)
-    request.setHeader("Content-Type", content_type)
-    request.setHeader("Content-Length", str(len(body)))
-    return body
-
-
-def answer_json(request: IRequest, value: Any, status: int = 200) -> bytes:
-    """Answer with a value as JSON."""
-    return answer(request, encode_json(value), status=status)
-
-
-def answer_error(request: IRequest, error: RealtimeError) -> bytes:
-    """Answer with the error envelope (reference: Error Handling)."""
-    for name, value in _headers_of(error).items():
-        request.setHeader(name, value)
-    return answer(request, encode_error_body(error), status=error.status)
-
-
-def _headers_of(error: RealtimeError) -> dict[str, str]:
-    # Every 401 names a scheme; Basic would make browsers ask for a password themselves.
-    default = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
-    return default | error.headers
-
-
-def _answer_whole(error: RealtimeError) -> bytes:
-    """The last answer of a connection, for a request that nobody could read."""
-    body = encode_error_body(error)
-    head = [
-        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
-        f"Server: {SERVER}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        "Connection: close",
-    ]
-    return "\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body
 
 
 # -- requests ----------------------------------------------------------------------------------
@@ -271,7 +222,7 @@ class Channel(HTTPChannel):
     def _refuse(self, error: RealtimeError) -> None:
         """Refuse a request that is not here as a whole."""
         assert self.transport is not None  # noqa: S101
-        self.transport.write(_answer_whole(error))
+        self.transport.write(whole_answer(error))
         self._linger()
 
     def _refuse_body(self) -> None:

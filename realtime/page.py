@@ -10,7 +10,7 @@ from klein import Klein
 from twisted.web.http import CACHED
 from twisted.web.iweb import IRequest
 
-from realtime.http import answer
+from realtime.answers import answer
 
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),

@@ -20,10 +20,11 @@ from twisted.web.resource import IResource, Resource
 from werkzeug import exceptions
 
 from realtime import __version__
+from realtime.answers import SERVER, answer, answer_error, answer_json
 from realtime.auth import Auth
 from realtime.client import SERVER_NAME
 from realtime.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, RealtimeError
-from realtime.http import SERVER, Request, answer, answer_error, answer_json
+from realtime.http import Request
 from realtime.metrics import JSON, Metrics, negotiate
 from realtime.node import Node
 from realtime.origins import Origins
@@ -228,8 +229,10 @@ def _check_target(request: IRequest) -> None:
     try:
         if _BAD_ESCAPE.search(request.path):
             raise InvalidRequest("The path has a malformed %-escape")
-        unquote_to_bytes(request.path).decode("utf-8")
+        path = unquote_to_bytes(request.path).decode("utf-8")
         request.getRequestHostname().decode("ascii")
         request.method.decode("ascii")
     except UnicodeDecodeError:
         raise InvalidRequest("The path or the Host header cannot be decoded") from None
+    if path.startswith("//"):  # Klein's router would not see the difference.
+        raise NotFound("There is nothing at this path")

@@ -9,10 +9,10 @@ from klein import Klein
 from twisted.web.iweb import IRequest
 from werkzeug.http import parse_options_header
 
+from realtime.answers import answer_json
 from realtime.auth import Auth
 from realtime.envelope import decode_json
 from realtime.errors import InvalidRequest, InvalidToken
-from realtime.http import answer_json
 
 _JSON = "application/json"
 

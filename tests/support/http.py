@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 import treq
+from treq.testing import RequestTraversalAgent
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.internet.error import ConnectionDone
-from treq.testing import RequestTraversalAgent
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
@@ -86,7 +86,11 @@ def make_node(
     counters = Counters()
     clock = clock or make_clock()
     return kind(
-        MemoryBroker(), Hub(counters, partial(clock.callLater, 0)), counters, clock, max_connections=max_connections
+        MemoryBroker(),
+        Hub(counters, partial(clock.callLater, 0)),
+        counters,
+        clock,
+        max_connections=max_connections,
     )
 
 
