@@ -25,6 +25,7 @@ from realtime.envelope import (
     decode_command,
     encode_message,
     error_object,
+    read_id,
 )
 from realtime.errors import (
     CloseCode,
@@ -150,7 +151,7 @@ class Client:
         now = self._node.now()
         wait = self._bucket.take(now)
         if wait:
-            self._refuse(RateLimited(wait), None, CloseCode.RATE_LIMITED)
+            self._refuse(RateLimited(wait), read_id(message), CloseCode.RATE_LIMITED)
             return
         try:
             command = decode_command(message)

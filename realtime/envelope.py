@@ -96,7 +96,6 @@ COMMANDS = ("Subscribe", "Unsubscribe", "Broadcast", "DirectMessage", "Ping", "A
 
 class _Outline(Struct, gc=False):
     id: CommandId = None
-    type: Any = None
 
 
 _decode = msgspec.json.Decoder(Command).decode
@@ -118,23 +117,26 @@ def decode_command(message: bytes) -> Command:
         return cast(Command, _decode(message))
     except msgspec.ValidationError as error:
         raise _explain(message, str(error)) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadCommand(str(error)) from None
     except RecursionError:
         raise BadCommand("JSON is nested too deeply") from None
 
 
-def _explain(message: bytes, problem: str) -> BadCommand:
-    outline = _Outline()
+def read_id(message: bytes) -> CommandId:
+    """The id of a command that is refused, or None where there is none to be read."""
     try:
-        outline = _decode_outline(message)
-    except (msgspec.DecodeError, RecursionError):
-        pass
+        return _decode_outline(message).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _explain(message: bytes, problem: str) -> BadCommand:
     problem, _, path = problem.partition(" - at `$")
     field = path.rstrip("`").lstrip(".") or None
     if field == "type":
         problem = f"'type' must be one of {', '.join(COMMANDS)}"
-    return BadCommand(problem, field, outline.id)
+    return BadCommand(problem, field, read_id(message))
 
 
 def decode_json(text: bytes) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from math import ceil
 from typing import Any
 
 
@@ -162,8 +163,8 @@ class RateLimited(RealtimeError):
     def __init__(self, retry_after: float, message: str | None = None) -> None:
         super().__init__(
             message,
-            details={"retry_after_ms": max(1, round(retry_after * 1000))},
-            headers={"Retry-After": str(max(1, -int(-retry_after // 1)))},
+            details={"retry_after_ms": max(1, ceil(retry_after * 1000))},
+            headers={"Retry-After": str(max(1, ceil(retry_after)))},
         )
 
 

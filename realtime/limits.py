@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Seconds that adding a number to Unix time may be off by: half the last place of a float.
+_ROUNDING = 2.5e-7
+
 
 class TokenBucket:
     """A bucket that holds `burst` tokens and gains `rate` a second.
@@ -14,7 +17,8 @@ class TokenBucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._interval = 1.0 / rate
-        self._tolerance = burst / rate
+        # Without allowance for rounding, the last token of a burst would now and then be missing.
+        self._tolerance = burst / rate + (burst + 1) * _ROUNDING
         self._full_at = 0.0
 
     def take(self, now: float) -> float:
@@ -24,8 +28,8 @@ class TokenBucket:
             full_at = now
         full_at += self._interval
         wait = full_at - now - self._tolerance
-        if wait > 1e-9:
-            return wait
+        if wait > 0.0:
+            return wait + _ROUNDING
         self._full_at = full_at
         return 0.0
 
