@@ -243,7 +243,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         """End the TCP connection, and write nothing more to it."""
         if self.client is not None:
             self.client.mute()
-        super().dropConnection(abort=abort)
+        # After a closing handshake a reset would only look like a failure.
+        super().dropConnection(abort=abort and not self.wasClean)
 
     def connectionLost(self, reason: Failure) -> None:
         """Leave the node."""

@@ -1,0 +1,5 @@
+"""`python -m realtime`."""
+
+from realtime.commands import main
+
+raise SystemExit(main())

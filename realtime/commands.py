@@ -1,0 +1,143 @@
+"""`python -m realtime`: users and tokens, also while a server runs on the same state."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from realtime.errors import ConfigurationError, NotFound, RealtimeError
+from realtime.model import User
+from realtime.names import DEFAULT_ROLES
+from realtime.options import read_settings
+from realtime.service import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; answer the exit status. A mistake is one line on standard error."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        if given.run is not _add and not Path(given.state, DATABASE).exists():
+            raise ConfigurationError(f"--state {given.state}: there is no database yet")
+        state = state_directory(given.state)
+        run_alone(lambda reactor: _run(given, state, reactor))
+    except (ConfigurationError, RealtimeError) as error:
+        print(f"realtime: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, EOFError):
+        print("realtime: stopped", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m realtime",
+        description="Manage the users of a realtime server, and make tokens.",
+    )
+    parser.add_argument(
+        "--state", metavar="DIR", default="realtime-state", help="the server's state directory"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    user = commands.add_parser("user", help="manage users")
+    actions = user.add_subparsers(required=True, metavar="ACTION")
+    for name, help, run in (
+        ("add", "add a user; the password comes from standard input or a prompt", _add),
+        ("passwd", "set a user's password, which ends their sessions", _passwd),
+        ("roles", "show a user's roles, or set them", _roles),
+        ("disable", "refuse a user, which ends their sessions", _disable),
+        ("enable", "accept a disabled user again", _enable),
+        ("remove", "remove a user", _remove),
+    ):
+        action = actions.add_parser(name, help=help, description=help)
+        action.add_argument("name", metavar="NAME")
+        if name in ("add", "roles"):
+            action.add_argument("--role", action="append", metavar="R", help="a role; repeatable")
+        action.set_defaults(run=run)
+    actions.add_parser("list", help="list users").set_defaults(run=_list)
+
+    token = commands.add_parser("token", help="print an access token for a user")
+    token.add_argument("--user", required=True, dest="name", metavar="NAME")
+    token.add_argument("--role", action="append", metavar="R", help="instead of the user's own")
+    token.add_argument("--ttl", type=float, metavar="SECONDS", help="its life [default: 3600]")
+    token.set_defaults(run=_token)
+    return parser
+
+
+async def _run(given: argparse.Namespace, state: Path, reactor: Any) -> None:
+    stores = make_stores(state, reactor)
+    await stores.database.open()
+    try:
+        run: Callable[..., Any] = given.run
+        await run(given, stores, state, reactor)
+    finally:
+        await stores.close()
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Again: ") != password:
+            raise ConfigurationError("the passwords differ")
+        return password
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+async def _find(stores: Stores, name: str) -> User:
+    user = await stores.accounts.find(name)
+    if user is None:
+        raise NotFound(f"there is no user {name!r}")
+    return user
+
+
+async def _add(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    user = await stores.accounts.create(given.name, _password(), given.role or DEFAULT_ROLES)
+    print(f"{user.user_id}  {user.username}  {','.join(user.roles)}")
+
+
+async def _passwd(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    user = await _find(stores, given.name)
+    await stores.accounts.set_password(user.user_id, _password())
+
+
+async def _roles(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    user = await _find(stores, given.name)
+    if given.role:
+        await stores.accounts.set_roles(user.user_id, given.role)
+        user = await _find(stores, given.name)
+    print(",".join(user.roles))
+
+
+async def _disable(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    await stores.accounts.set_disabled((await _find(stores, given.name)).user_id, True)
+
+
+async def _enable(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    await stores.accounts.set_disabled((await _find(stores, given.name)).user_id, False)
+
+
+async def _remove(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    await stores.accounts.remove((await _find(stores, given.name)).user_id)
+
+
+async def _list(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    for user in await stores.accounts.list():
+        created = datetime.fromtimestamp(user.created_at, UTC).date().isoformat()
+        state = "  disabled" if user.disabled else ""
+        print(f"{user.user_id}  {user.username}  {','.join(user.roles)}  {created}{state}")
+
+
+async def _token(given: argparse.Namespace, stores: Stores, state: Path, reactor: Any) -> None:
+    user = await _find(stores, given.name)
+    if given.role:
+        user = replace(user, roles=tuple(given.role))
+    tokens = make_tokens(read_settings({}, os.environ), state, reactor)
+    print(tokens.issue_access(user, None, given.ttl))

@@ -1,0 +1,354 @@
+"""`twistd realtime`: the assembly. The only module that chooses implementations."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any, TypeVar
+
+from autobahn.twisted.resource import WebSocketResource
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime import __version__
+from realtime.accounts import Accounts
+from realtime.auth import Auth
+from realtime.broker_memory import MemoryBroker
+from realtime.client import ClientPolicy
+from realtime.database import Database, Workers
+from realtime.errors import CloseCode, ConfigurationError
+from realtime.fastpath import call_soon_of, connection_class
+from realtime.http import HttpSite
+from realtime.hub import Hub
+from realtime.limits import KeyedLimiter
+from realtime.metrics import Counters, Metrics
+from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
+from realtime.node import Node
+from realtime.options import Options, Settings
+from realtime.origins import Origins
+from realtime.passwords import Hasher
+from realtime.rest import RestApi, ServerInfo
+from realtime.sessions_sqlite import Sessions
+from realtime.site import Site
+from realtime.tokens import Keys, Tokens, load_or_create_secret, load_secret
+from realtime.websocket import Factory, WebSocketOptions
+
+_log = Logger()
+T = TypeVar("T")
+
+DATABASE = "realtime.sqlite3"
+SIGNING_KEY = "secret.key"
+# Connections that may wait to be accepted.
+BACKLOG = 4096
+# File descriptors beyond the WebSockets': HTTP connections, the database, logs.
+SPARE_FILES = 1200
+# A threshold that lets the collector look at new objects as often as by default, and at all
+# objects a hundredth as often: with many connections that look is the longest pause there is.
+GC_THRESHOLD = (700, 10, 1000)
+
+
+# -- what the command line shares with the server --------------------------------------------
+
+
+def run_alone(function: Callable[[Any], Awaitable[T]]) -> T:
+    """Run a coroutine on a reactor of its own, before or without the process's reactor."""
+    reactor = SelectReactor()
+    outcome: list[T | Failure] = []
+
+    def finish(result: T | Failure) -> None:
+        outcome.append(result)
+        reactor.stop()
+
+    def start() -> None:
+        Deferred.fromCoroutine(_as_coroutine(function(reactor))).addBoth(finish)
+
+    reactor.callWhenRunning(start)
+    reactor.run(installSignalHandlers=False)
+    result = outcome[0]
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def state_directory(path: str) -> Path:
+    """Make the state directory, closed to others, unless it is there."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--state {path}: {error.strerror}") from None
+    return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The user store and what it needs, on some reactor."""
+
+    database: Database
+    workers: Workers
+    accounts: Accounts
+
+    async def close(self) -> None:
+        """Finish and close."""
+        await self.workers.stop()
+        await self.database.close()
+
+
+def make_stores(state: Path, reactor: Any) -> Stores:
+    """The stores in a state directory; `database.open` has still to be called."""
+    database = Database(str(state / DATABASE), reactor)
+    workers = Workers(reactor, threads=2, max_pending=64, name="password hashing")
+    return Stores(database, workers, Accounts(database, Hasher(), workers, reactor.seconds))
+
+
+def make_tokens(settings: Settings, state: Path, reactor: Any) -> Tokens:
+    """The token service, with its signing key from the state directory or --secret-file."""
+    if settings.secret_file is None:
+        secret = load_or_create_secret(str(state / SIGNING_KEY))
+    else:
+        secret = load_secret(settings.secret_file)
+    pem = None
+    if settings.jwt_public_key is not None:
+        try:
+            pem = Path(settings.jwt_public_key).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"--jwt-public-key {settings.jwt_public_key}: {error.strerror}"
+            ) from None
+    return Tokens(
+        Keys(secret, algorithm=settings.jwt_algorithm, public_pem=pem),
+        issuer=settings.issuer,
+        audience=settings.audience,
+        access_ttl=settings.access_token_ttl,
+        refresh_ttl=settings.refresh_token_ttl,
+        now=reactor.seconds,
+    )
+
+
+# -- the server ------------------------------------------------------------------------------
+
+
+def makeService(options: Options) -> RealtimeService:
+    """What `twistd realtime` runs. A mistake is one line on standard error, exit status 1."""
+    from twisted.internet import reactor
+
+    settings = options.settings
+    try:
+        state = state_directory(settings.state)
+        service = RealtimeService(settings, reactor)
+        password = token_urlsafe(12)
+        if run_alone(lambda alone: _add_first_user(state, alone, password)):
+            _welcome(settings, password)
+    except ConfigurationError as error:
+        raise SystemExit(f"realtime: {error}") from None
+    return service
+
+
+async def _add_first_user(state: Path, reactor: Any, password: str) -> bool:
+    """Make an admin where there is no user; answer whether one was made."""
+    stores = make_stores(state, reactor)
+    await stores.database.open()
+    try:
+        if await stores.accounts.list():
+            return False
+        await stores.accounts.create("admin", password, (ADMIN_ROLE, *DEFAULT_ROLES))
+        return True
+    finally:
+        await stores.close()
+
+
+def _welcome(settings: Settings, password: str) -> None:
+    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    print(
+        f"realtime-server {__version__}: first start, state in {os.path.abspath(settings.state)}\n"
+        f"  Log in as: admin\n"
+        f"  Password:  {password}   (shown this once; `user passwd admin` sets another)\n"
+        f"  Open:      http://{host}:{settings.port}/",
+        file=sys.stdout,
+        flush=True,
+    )
+
+
+class RealtimeService(Service):
+    """One server process. It binds its port first, and serves once all is ready."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        state = state_directory(settings.state)
+        self._stores = make_stores(state, reactor)
+        tokens = make_tokens(settings, state, reactor)
+        counters = Counters()
+        origins = Origins(settings.origin)
+        hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))
+        self.node = Node(
+            MemoryBroker(), hub, counters, reactor, max_connections=settings.max_connections
+        )
+        self._auth = Auth(
+            tokens,
+            self._stores.accounts,
+            Sessions(self._stores.database, reactor, session_ttl=tokens.refresh_ttl),
+            reactor,
+            self.node.revoke,
+            user_limit=KeyedLimiter(settings.login_rate, settings.login_burst),
+            address_limit=KeyedLimiter(settings.login_rate * 10, settings.login_burst * 10),
+            rotate_refresh_tokens=settings.rotate_refresh_tokens,
+        )
+        policy = ClientPolicy(
+            message_rate=settings.message_rate,
+            message_burst=settings.message_burst,
+            max_subscriptions=settings.max_subscriptions,
+            heartbeat_interval=settings.heartbeat_interval,
+            client_timeout=settings.client_timeout,
+            max_frame_size=settings.max_frame_size,
+            on_token_expiry=settings.on_token_expiry,
+            authenticate=self._auth.authenticate,
+        )
+        websocket = Factory(
+            self.node,
+            policy,
+            WebSocketOptions(
+                settings.max_frame_size,
+                settings.max_queue_bytes,
+                frozenset(settings.connect_role),
+            ),
+            origins,
+            self._auth.authenticate,
+            reactor,
+            connection_class(settings.fast_path),
+        )
+        api = RestApi(
+            self.node,
+            self._auth,
+            metrics=Metrics(counters),
+            info=self._info,
+            origins=origins,
+            ws_resource=WebSocketResource(websocket),
+        )
+        self._http = HttpSite(api.resource, reactor)
+        self._site = Site(self.node, websocket, self._http)
+        self._ticks = LoopingCall(self.node.advance)
+        self._ticks.clock = reactor
+        self._socket: socket.socket | None = None
+        self._port: Any = None
+        self.port = settings.port
+
+    def _info(self) -> ServerInfo:
+        settings = self._settings
+        return ServerInfo(
+            host=settings.host,
+            port=self.port,
+            max_connections=settings.max_connections,
+            heartbeat_interval_secs=settings.heartbeat_interval,
+            client_timeout_secs=settings.client_timeout,
+            max_frame_size=settings.max_frame_size,
+        )
+
+    def privilegedStartService(self) -> None:
+        """Bind the port; exits with one line when that cannot be done."""
+        super().privilegedStartService()
+        self._bind()
+
+    def _bind(self) -> None:
+        settings = self._settings
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            self._socket = socket.socket(family, kind)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind(address)
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            raise SystemExit(
+                f"realtime: cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+            ) from None
+        self._socket.setblocking(False)
+        self.port = self._socket.getsockname()[1]
+
+    def startService(self) -> None:
+        """Open the stores, then serve."""
+        super().startService()
+        if self._socket is None:
+            self._bind()
+        _allow_files(self._settings.max_connections + SPARE_FILES)
+        starting = Deferred.fromCoroutine(self._start())
+        starting.addErrback(self._give_up)
+
+    async def _start(self) -> None:
+        listening = self._socket
+        assert listening is not None  # noqa: S101
+        await self._stores.database.open()
+        await self._auth.start()
+        if not self.running:
+            return
+        self._ticks.start(1.0)
+        self._port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, self._site)
+        listening.close()
+        # What start-up has made stays; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+        _log.info(
+            "Listening on {host} port {port}: the page is at http://localhost:{port}/",
+            host=self._settings.host,
+            port=self.port,
+        )
+
+    def _give_up(self, failure: Failure) -> None:
+        problem = failure.value
+        _log.critical("The server cannot start: {problem}", problem=str(problem))
+        print(f"realtime: {problem}", file=sys.stderr, flush=True)
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.stop()
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            port, self._port = self._port, None
+            await port.stopListening()
+        elif self._socket is not None:
+            self._socket.close()
+        ended = gatherResults(
+            [self.node.close_all(CloseCode.SERVICE_RESTART), self._http.close_all()]
+        )
+        ended.addTimeout(self._settings.shutdown_timeout, self._reactor)
+        ended.addErrback(lambda _: None)  # the process's end will close what is left
+        await ended
+        if self._ticks.running:
+            self._ticks.stop()
+        await self._auth.stop()
+        await self._stores.close()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, tell clients, close their connections (1012), and close the stores."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit on open files as far as needed and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if limit < wanted:
+        _log.warn(
+            "Only {limit} files may be open, which is fewer than --max-connections needs: {wanted}",
+            limit=limit,
+            wanted=wanted,
+        )
