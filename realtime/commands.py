@@ -15,8 +15,8 @@ from typing import Any
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
 from realtime.names import DEFAULT_ROLES
-from realtime.options import read_settings
 from realtime.service import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
+from realtime.settings import read_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,310 +1,17 @@
-"""Every option of the server, in one table.
-
-From it come the flags of `twistd realtime`, the environment variables, the keys of the TOML file,
-the manual, and the frozen `Settings`. A flag wins over the environment, that over the file, and
-that over the default.
-"""
+"""The command line of `twistd realtime`, made of the table in `settings.py`."""
 
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, NoReturn
 
 from twisted.python import usage
 
 from realtime.errors import ConfigurationError
-from realtime.names import is_role
-from realtime.origins import Origins
+from realtime.settings import OPTIONS, Option, Settings, read_settings
 
-PREFIX: Final = "REALTIME_"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the options say. Times are seconds, sizes bytes, rates a second."""
-
-    host: str
-    port: int
-    state: str
-    max_connections: int
-    max_frame_size: int
-    max_queue_bytes: int
-    max_subscriptions: int
-    message_rate: float
-    message_burst: float
-    heartbeat_interval: int
-    client_timeout: int
-    shutdown_timeout: int
-    origin: tuple[str, ...]
-    connect_role: tuple[str, ...]
-    on_token_expiry: Literal["close", "keep"]
-    access_token_ttl: int
-    refresh_token_ttl: int
-    rotate_refresh_tokens: bool
-    login_rate: float
-    login_burst: float
-    secret_file: str | None
-    jwt_algorithm: str | None
-    jwt_public_key: str | None
-    issuer: str | None
-    audience: str | None
-    fast_path: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option. `parse` makes a value of its text, or raises `ValueError` with what is wrong."""
-
-    name: str
-    metavar: str
-    default: Any
-    help: str
-    parse: Callable[[str], Any]
-    repeatable: bool = False
-    # A further environment variable, as platforms set it.
-    environment: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Its name in `Settings`."""
-        return self.name.replace("-", "_")
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return PREFIX + self.key.upper()
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether it takes no value on the command line."""
-        return self.default is False
-
-    def manual(self) -> str:
-        """Its line in the manual."""
-        if self.is_flag or self.default in (None, ()):
-            return self.help
-        shown = ", ".join(self.default) if self.repeatable else self.default
-        return f"{self.help} [default: {shown}]"
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", text):
-            raise ValueError("is not a whole number")
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError(f"is not between {low} and {high}")
-        return value
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError("is not a number") from None
-        if not low <= value <= high:
-            raise ValueError(f"is not between {low:g} and {high:g}")
-        return value
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"is none of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _text(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError("is empty or not printable")
-    return text
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
-        raise ValueError("is neither true nor false")
-    return text.lower() in ("true", "1", "yes", "on")
-
-
-def _origin(text: str) -> str:
-    try:
-        Origins([text])
-    except ConfigurationError as error:
-        raise ValueError(f"is no origin: {error}") from None
-    return text
-
-
-def _role(text: str) -> str:
-    if not is_role(text):
-        raise ValueError("is not a role's name")
-    return text
-
-
-_DAY: Final = 86400
-
-OPTIONS: Final[tuple[Option, ...]] = (
-    Option("host", "ADDRESS", "0.0.0.0", "Address to listen on.", _text),  # noqa: S104
-    Option(
-        "port",
-        "PORT",
-        8081,
-        "Port to listen on; 0 takes a free one.",
-        _integer(0, 65535),
-        environment="PORT",
-    ),
-    Option(
-        "state",
-        "DIR",
-        "realtime-state",
-        "Directory of the signing key and the database; made if need be.",
-        _text,
-    ),
-    Option(
-        "max-connections",
-        "N",
-        10_000,
-        "WebSockets open at once; more get 503.",
-        _integer(1, 10_000_000),
-    ),
-    Option(
-        "max-frame-size",
-        "BYTES",
-        65536,
-        "Largest message a client may send.",
-        _integer(1024, 16 * 1024 * 1024),
-    ),
-    Option(
-        "max-queue-bytes",
-        "BYTES",
-        1024 * 1024,
-        "Bytes that may wait for a client that reads slowly; with more it is closed (4002).",
-        _integer(65536, 1024**3),
-    ),
-    Option(
-        "max-subscriptions",
-        "N",
-        2000,
-        "Topics that one connection may subscribe to.",
-        _integer(1, 1_000_000),
-    ),
-    Option(
-        "message-rate",
-        "N",
-        1000.0,
-        "Messages a second that a connection may send.",
-        _number(0.01, 1e9),
-    ),
-    Option("message-burst", "N", 2000.0, "Messages that it may send at once.", _number(1, 1e9)),
-    Option(
-        "heartbeat-interval", "SECONDS", 30, "How often each client is pinged.", _integer(1, _DAY)
-    ),
-    Option(
-        "client-timeout",
-        "SECONDS",
-        60,
-        "Silence after which a client is closed (4003).",
-        _integer(2, _DAY),
-    ),
-    Option(
-        "shutdown-timeout",
-        "SECONDS",
-        5,
-        "How long clients have to answer the closing handshake when the server stops.",
-        _integer(0, 8),
-    ),
-    Option(
-        "origin",
-        "ORIGIN",
-        ("*",),
-        "Origin of pages that may use the server, for CORS and "
-        "WebSockets alike; * allows all. Repeatable.",
-        _origin,
-        repeatable=True,
-    ),
-    Option(
-        "connect-role",
-        "ROLE",
-        (),
-        "Role that may connect; others get 403. Repeatable; without it every role may.",
-        _role,
-        repeatable=True,
-    ),
-    Option(
-        "on-token-expiry",
-        "close|keep",
-        "close",
-        "What becomes of a connection whose token expires.",
-        _one_of("close", "keep"),
-    ),
-    Option(
-        "access-token-ttl", "SECONDS", 3600, "Life of an access token.", _integer(10, 365 * _DAY)
-    ),
-    Option(
-        "refresh-token-ttl",
-        "SECONDS",
-        30 * _DAY,
-        "Life of a refresh token.",
-        _integer(60, 365 * _DAY),
-    ),
-    Option(
-        "rotate-refresh-tokens",
-        "",
-        False,
-        "Give a new refresh token at each refresh; one used twice ends its session.",
-        _switch,
-    ),
-    Option(
-        "login-rate",
-        "N",
-        0.1,
-        "Logins a second per user; ten times that per address.",
-        _number(0.001, 1e6),
-    ),
-    Option(
-        "login-burst",
-        "N",
-        10.0,
-        "Logins at once per user; ten times that per address.",
-        _number(1, 1e6),
-    ),
-    Option(
-        "secret-file",
-        "FILE",
-        None,
-        "The secret that signs tokens, 32 bytes or more. "
-        "Without it one is made in the state directory.",
-        _text,
-    ),
-    Option(
-        "jwt-algorithm",
-        "RS256|ES256|EdDSA",
-        None,
-        "Algorithm of another issuer's tokens.",
-        _one_of("RS256", "ES256", "EdDSA"),
-    ),
-    Option("jwt-public-key", "FILE", None, "That issuer's public key (PEM).", _text),
-    Option("issuer", "TEXT", None, "The iss that every token must have.", _text),
-    Option("audience", "TEXT", None, "The aud that every token must have.", _text),
-    Option(
-        "fast-path",
-        "true|false",
-        True,
-        "Serve on the quick path where this Python, Twisted and Autobahn allow it.",
-        _switch,
-    ),
-)
-_BY_NAME: Final = {option.name: option for option in OPTIONS}
+NAMES = frozenset(option.name for option in OPTIONS)
 
 
 class Options(usage.Options):
@@ -332,17 +39,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         self._environ: Mapping[str, str] = os.environ
         self._repeated: dict[str, list[str]] = {}
-        for option in OPTIONS:
-            if option.repeatable:
-                setattr(self, f"opt_{option.key}", self._collector(option))
         super().__init__()
-
-    def _collector(self, option: Option) -> Callable[[str], None]:
-        def collect(value: str) -> None:
-            self._repeated.setdefault(option.name, []).append(value)
-
-        collect.__doc__ = option.manual()
-        return collect
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; a mistake is one line on standard error and exit status 1."""
@@ -351,7 +48,7 @@ class Options(usage.Options):
             flags: dict[str, Any] = {
                 name: value
                 for name, value in self.items()
-                if name in _BY_NAME and value is not None and value != 0
+                if name in NAMES and value is not None and value != 0
             }
             self.settings = read_settings(flags | self._repeated, self._environ, self.get("config"))
         except usage.UsageError as error:
@@ -360,91 +57,18 @@ class Options(usage.Options):
             _exit(str(error))
 
 
+def _collector(option: Option) -> Callable[[Options, str], None]:
+    def collect(self: Options, value: str) -> None:
+        self._repeated.setdefault(option.name, []).append(value)
+
+    collect.__doc__ = option.manual()
+    return collect
+
+
+for _option in OPTIONS:
+    if _option.repeatable:
+        setattr(Options, f"opt_{_option.key}", _collector(_option))
+
+
 def _exit(problem: str) -> NoReturn:
     raise SystemExit(f"realtime: {' '.join(problem.split())}")
-
-
-def read_settings(
-    flags: Mapping[str, Any], environ: Mapping[str, str], config: str | None = None
-) -> Settings:
-    """Put the sources together; raises `ConfigurationError` that names what is wrong.
-
-    `flags` has texts, a list of them where the option is repeatable, or 1 for a set switch.
-    """
-    config = config or environ.get(f"{PREFIX}CONFIG") or None
-    file = _read_file(config) if config else {}
-    unknown = {name for name in environ if name.startswith(PREFIX)} - {
-        f"{PREFIX}CONFIG",
-        *(option.variable for option in OPTIONS),
-    }
-    if unknown:
-        raise ConfigurationError(f"unknown option {min(unknown)} in the environment")
-    values = {option.key: _value(option, flags, environ, file, config) for option in OPTIONS}
-    settings = Settings(**values)
-    _check_together(settings)
-    return settings
-
-
-def _value(
-    option: Option,
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-    file: Mapping[str, Any],
-    config: str | None,
-) -> Any:
-    if option.name in flags:
-        return _parse(option, flags[option.name], f"--{option.name}")
-    for variable in (option.variable, option.environment):
-        if variable is not None and environ.get(variable, "") != "":
-            text: Any = environ[variable]
-            if option.repeatable:
-                text = [part.strip() for part in text.split(",")]
-            return _parse(option, text, variable)
-    if option.name in file:
-        return _parse(option, file[option.name], f"{option.name} in {config}")
-    return option.default
-
-
-def _parse(option: Option, value: Any, source: str) -> Any:
-    try:
-        if option.repeatable:
-            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-                raise ValueError("is not a list of texts")
-            return tuple(option.parse(one) for one in value)
-        if isinstance(value, bool | int | float):
-            value = str(value)
-        if not isinstance(value, str):
-            raise ValueError("is of the wrong type")
-        return option.parse(value)
-    except ValueError as error:
-        shown = repr(value)
-        if len(shown) > 60:
-            shown = f"{shown[:57]}..."
-        raise ConfigurationError(f"{source}: {shown} {error}") from None
-
-
-def _read_file(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise ConfigurationError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path}: {error}") from None
-    for key in content:
-        if key not in _BY_NAME:
-            raise ConfigurationError(f"unknown option {key!r} in {path}")
-    return content
-
-
-def _check_together(settings: Settings) -> None:
-    if settings.client_timeout <= settings.heartbeat_interval:
-        raise ConfigurationError(
-            f"--client-timeout {settings.client_timeout} must be longer than "
-            f"--heartbeat-interval {settings.heartbeat_interval}"
-        )
-    if (settings.jwt_algorithm is None) != (settings.jwt_public_key is None):
-        raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
-
-
-assert [field.name for field in fields(Settings)] == [option.key for option in OPTIONS]  # noqa: S101

@@ -35,11 +35,12 @@ from realtime.limits import KeyedLimiter
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
-from realtime.options import Options, Settings
+from realtime.options import Options
 from realtime.origins import Origins
 from realtime.passwords import Hasher
 from realtime.rest import RestApi, ServerInfo
 from realtime.sessions_sqlite import Sessions
+from realtime.settings import Settings
 from realtime.site import Site
 from realtime.tokens import Keys, Tokens, load_or_create_secret, load_secret
 from realtime.websocket import Factory, WebSocketOptions

@@ -1,0 +1,136 @@
+"""The floors of the design, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "realtime"
+
+FLOORS: tuple[str, ...] = (
+    "__init__ errors model interfaces",
+    "envelope frames limits metrics names origins passwords permissions topics wheel",
+    "accounts broker_memory database hub sessions_sqlite tokens",
+    "node auth",
+    "client",
+    "answers fastpath http page rest rest_sessions websocket",
+    "site",
+    "settings options service commands __main__",
+)
+FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
+
+# Which modules may import others of their own floor, and which.
+NEIGHBOURS = {
+    "interfaces": {"errors", "model"},
+    "names": set(),
+    "permissions": {"topics"},
+    "accounts": {"database"},
+    "sessions_sqlite": {"database"},
+    "fastpath": {"websocket"},
+    "rest": {"answers", "http", "page", "rest_sessions"},
+    "rest_sessions": {"answers", "http"},
+    "page": {"answers"},
+    "http": {"answers"},
+    "options": {"settings"},
+    "service": {"options", "settings"},
+    "commands": {"service", "settings"},
+    "__main__": {"commands"},
+}
+MAX_LINES = 400
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            if node.module == "realtime":
+                yield from (f"realtime.{alias.name}" for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    """The names of our modules that a file imports."""
+    names = {name.removeprefix("realtime.") for name in imports(path) if "realtime." in name}
+    return {name.partition(".")[0] for name in names} & set(FLOOR_OF)
+
+
+class ArchitectureTests(SynchronousTestCase):
+    """Imports go down."""
+
+    def test_every_module_has_a_floor(self) -> None:
+        """Every module of the package stands on a floor, and every name there is a module."""
+        self.assertEqual({path.stem for path in PACKAGE.glob("*.py")}, set(FLOOR_OF))
+
+    def test_imports_go_down(self) -> None:
+        """A module imports from lower floors, and from the neighbours named above."""
+        wrong = [
+            f"{path.stem} -> {name}"
+            for path in PACKAGE.glob("*.py")
+            for name in ours(path)
+            if FLOOR_OF[name] >= FLOOR_OF[path.stem]
+            and name not in NEIGHBOURS.get(path.stem, set())
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_no_cycles(self) -> None:
+        """No module imports itself by way of others."""
+        graph = {path.stem: ours(path) - {path.stem} for path in PACKAGE.glob("*.py")}
+        TopologicalSorter(graph).prepare()
+
+    def test_words_need_little(self) -> None:
+        """Floor 0 imports nothing large: of Twisted only Deferred, for types."""
+        for module in FLOORS[0].split():
+            with self.subTest(module):
+                foreign = {
+                    name
+                    for name in imports(PACKAGE / f"{module}.py")
+                    if name.partition(".")[0] in ("twisted", "autobahn", "klein", "jwt", "treq")
+                }
+                self.assertLessEqual(foreign, {"twisted.internet.defer"})
+
+    def test_pure_floor_is_pure(self) -> None:
+        """Floor 1 imports nothing of Twisted, no clock and no sockets."""
+        for module in FLOORS[1].split():
+            tops = {name.partition(".")[0] for name in imports(PACKAGE / f"{module}.py")}
+            self.assertEqual(
+                tops & {"twisted", "time", "socket", "asyncio", "threading"}, set(), module
+            )
+
+    def test_no_global_reactor(self) -> None:
+        """Only the assembly imports the process's reactor."""
+        users = {
+            path.stem
+            for path in PACKAGE.glob("*.py")
+            if "from twisted.internet import reactor" in path.read_text(encoding="utf-8")
+        }
+        self.assertEqual(users, {"service"})
+
+    def test_only_redis_client_imports_txredisapi(self) -> None:
+        """Txredisapi stays behind one module."""
+        users = {path.stem for path in PACKAGE.glob("*.py") if "txredisapi" in set(imports(path))}
+        self.assertLessEqual(users, {"redis_client"})
+
+    def test_modules_are_short(self) -> None:
+        """No module has more than 400 lines."""
+        long = {
+            path.name: lines
+            for path in PACKAGE.glob("*.py")
+            if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+        }
+        self.assertEqual(long, {})
+
+    def test_the_plugin_imports_nothing_of_ours(self) -> None:
+        """Twistd reads every plugin at each start: ours only names a module."""
+        plugin = ROOT / "twisted" / "plugins" / "realtime_plugin.py"
+        self.assertEqual(set(imports(plugin)), {"twisted.application.service"})
+
+    def test_twisted_folder_is_no_package(self) -> None:
+        """An __init__.py below twisted/ would hide Twisted itself."""
+        self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])

@@ -1,0 +1,148 @@
+"""The options: one table, four sources, and mistakes told in one line."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime.errors import ConfigurationError
+from realtime.options import Options
+from realtime.settings import OPTIONS, Settings, read_settings
+
+
+class SettingsTests(SynchronousTestCase):
+    """Flag, environment, file, default."""
+
+    def write(self, text: str) -> str:
+        """A TOML file with this text."""
+        path = Path(self.mktemp())
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def refused(self, *names: str, **sources: Any) -> None:
+        """The sources are refused in one line that has all of `names`."""
+        arguments = {"flags": {}, "environ": {}} | sources
+        error = self.assertRaises(ConfigurationError, read_settings, **arguments)
+        for name in names:
+            self.assertIn(name, str(error))
+        self.assertNotIn("\n", str(error))
+
+    def test_defaults(self) -> None:
+        """Without any source the settings are the reference's."""
+        settings = read_settings({}, {})
+        self.assertEqual(
+            (settings.host, settings.port, settings.max_connections),
+            ("0.0.0.0", 8081, 10000),
+        )
+        self.assertEqual((settings.heartbeat_interval, settings.client_timeout), (30, 60))
+        self.assertEqual(settings.max_frame_size, 65536)
+        self.assertEqual((settings.origin, settings.connect_role), (("*",), ()))
+
+    def test_table_and_settings_agree(self) -> None:
+        """Every option of the table is a setting, in the same order."""
+        self.assertEqual([f.name for f in fields(Settings)], [option.key for option in OPTIONS])
+
+    def test_precedence(self) -> None:
+        """A flag wins over the environment, that over the file, that over the default."""
+        config = self.write("port = 1111\nmax-connections = 11\nmessage-rate = 1.5\n")
+        environ = {"REALTIME_PORT": "2222", "REALTIME_MAX_CONNECTIONS": "22"}
+        settings = read_settings({"port": "3333"}, environ, config)
+        self.assertEqual(
+            (settings.port, settings.max_connections, settings.message_rate), (3333, 22, 1.5)
+        )
+        self.assertEqual(settings.client_timeout, 60)
+
+    def test_platform_variables(self) -> None:
+        """PORT is understood, REALTIME_PORT wins over it, and REDIS_URL breaks nothing."""
+        self.assertEqual(read_settings({}, {"PORT": "99", "REDIS_URL": "redis://x"}).port, 99)
+        self.assertEqual(read_settings({}, {"PORT": "99", "REALTIME_PORT": "98"}).port, 98)
+
+    def test_config_from_the_environment(self) -> None:
+        """REALTIME_CONFIG names the file as --config does."""
+        config = self.write('origin = ["https://a.example", "https://b.example"]')
+        settings = read_settings({}, {"REALTIME_CONFIG": config})
+        self.assertEqual(settings.origin, ("https://a.example", "https://b.example"))
+
+    def test_repeatable(self) -> None:
+        """Repeatable options are lists as flags, comma-separated in the environment."""
+        self.assertEqual(read_settings({"connect-role": ["a", "b"]}, {}).connect_role, ("a", "b"))
+        settings = read_settings({}, {"REALTIME_CONNECT_ROLE": "a, b"})
+        self.assertEqual(settings.connect_role, ("a", "b"))
+
+    def test_switches(self) -> None:
+        """A switch is set by its flag, and by true or false elsewhere."""
+        self.assertTrue(read_settings({"rotate-refresh-tokens": 1}, {}).rotate_refresh_tokens)
+        config = self.write("rotate-refresh-tokens = true")
+        self.assertTrue(read_settings({}, {}, config).rotate_refresh_tokens)
+        self.assertFalse(
+            read_settings(
+                {}, {"REALTIME_ROTATE_REFRESH_TOKENS": "no"}, config
+            ).rotate_refresh_tokens
+        )
+
+    def test_mistakes_are_named(self) -> None:
+        """A bad value or unknown key is refused with its source and name."""
+        self.refused("--port", "'70000'", flags={"port": "70000"})
+        self.refused("--port", flags={"port": "eighty"})
+        self.refused("REALTIME_MESSAGE_RATE", environ={"REALTIME_MESSAGE_RATE": "nan"})
+        self.refused("REALTIME_PROT", environ={"REALTIME_PROT": "1"})
+        self.refused("--origin", "no-scheme", flags={"origin": ["no-scheme"]})
+        self.refused("--on-token-expiry", flags={"on-token-expiry": "explode"})
+        self.refused("max-conections", config=self.write("max-conections = 1"))
+        self.refused("port in", config=self.write("port = [1]"))
+        self.refused("port in", config=self.write("port = true"))
+        self.refused("--config", config=self.write("port = "))
+        self.refused("--config", "/nonexistent/file", config="/nonexistent/file")
+        self.refused("--client-timeout", flags={"client-timeout": "30"})
+        self.refused("--jwt-public-key", flags={"jwt-algorithm": "RS256"})
+
+    @given(st.text(max_size=30), st.sampled_from(OPTIONS))
+    def test_any_text(self, text: str, option: Any) -> None:
+        """Whatever text an option is given, it is a setting or a one-line mistake."""
+        value: Any = [text] if option.repeatable else text
+        try:
+            read_settings({option.name: value}, {})
+        except ConfigurationError as error:
+            self.assertNotIn("\n", str(error))
+
+
+class CommandLineTests(SynchronousTestCase):
+    """`twistd realtime`."""
+
+    def options(self, *arguments: str, **environ: str) -> Settings:
+        """What a command line makes of the settings."""
+        options = Options()
+        options._environ = environ
+        options.parseOptions(arguments)
+        return options.settings
+
+    def test_flags(self) -> None:
+        """Flags, repeated ones and switches reach the settings."""
+        settings = self.options(
+            *("--port=0", "--max-connections", "5", "--origin=https://a.example"),
+            *("--origin=https://b.example", "--rotate-refresh-tokens"),
+            REALTIME_HOST="::1",
+        )
+        self.assertEqual((settings.port, settings.max_connections, settings.host), (0, 5, "::1"))
+        self.assertEqual(settings.origin, ("https://a.example", "https://b.example"))
+        self.assertTrue(settings.rotate_refresh_tokens)
+
+    def test_mistakes_exit(self) -> None:
+        """A mistake ends the process with one line and status 1."""
+        for arguments in (("--prot=1",), ("--port=x",), ("--port",), ("stray",)):
+            error = self.assertRaises(SystemExit, self.options, *arguments)
+            self.assertIsInstance(error.code, str)
+            self.assertRegex(str(error.code), r"\Arealtime: .+\Z")
+
+    def test_the_manual_has_every_option(self) -> None:
+        """--help names every option, with its meaning and default."""
+        manual = " ".join(str(Options()).split())
+        for option in OPTIONS:
+            self.assertIn(f"--{option.name}", manual)
+            self.assertIn(" ".join(option.help.split()[:3]), manual)
+        self.assertIn("[default: 8081]", manual)
