@@ -81,7 +81,7 @@ def _bearer_token(request: IRequest) -> str:
 def _read_strings(request: IRequest, fields: Iterable[str]) -> list[str]:
     """The members of a JSON body that are needed, all strings; others are ignored."""
     media_type, _ = parse_options_header(request.getHeader("Content-Type"))
-    if media_type != _JSON:
+    if media_type.lower() != _JSON:
         raise InvalidRequest(
             f"The body has to be {_JSON}",
             status=415,
