@@ -158,9 +158,13 @@ class FastConnection(Connection):
         ):
             data = self._read_frames(client, data)
         if data:
-            self._dataReceived(data)
+            self._feed(data)
         if node.hub.congested:
             node.hub.hold(self.transport)
+
+    def _feed(self, data: bytes) -> None:
+        """Let Autobahn read, without its describing of what came."""
+        self._dataReceived(data)
 
     def _read_frames(self, client: Client, data: bytes) -> bytes:
         """Obey final, masked, complete, small text frames; answer what is left."""
