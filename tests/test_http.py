@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 
+from autobahn.twisted.resource import WebSocketResource
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -13,8 +16,12 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from realtime.client import ClientPolicy
 from realtime.http import HttpLimits
-from tests.support.http import Answer, OnSocket, Wire, make_api, make_site
+from realtime.origins import Origins
+from realtime.websocket import Factory, WebSocketOptions
+from tests.support.http import Answer, OnSocket, Wire, make_api, make_node, make_site
+from tests.support.identity import make_access, make_tokens
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: server\r\n\r\n"
 POST = b"POST /sessions HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\n"
@@ -419,3 +426,39 @@ class SocketTests(TestCase):
         received = await self.talk(b"nonsense\r\n\r\n")
         self.assertTrue(received.startswith(b"HTTP/1.1 400 "), received)
         self.assertIn(b'"INVALID_REQUEST"', received)
+
+    async def test_late_upgrade(self) -> None:
+        """A connection that has spoken HTTP can become a WebSocket, and is HTTP no more."""
+        node = make_node()
+        tokens = make_tokens(time.time)
+        policy = ClientPolicy(100, 100, 10, 30, 60, 65536, "close", tokens.verify_access)
+        options = WebSocketOptions(65536, 65536, frozenset())
+        factory = Factory(node, policy, options, Origins("*"), tokens.verify_access, reactor)
+        resource = make_api(self, node, ws_resource=WebSocketResource(factory)).resource
+        server = OnSocket(self, resource)
+        token = make_access(time.time)
+
+        def talk() -> list[bytes]:
+            received = []
+            with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+                for request in (
+                    b"GET /health HTTP/1.1\r\nHost: server\r\n\r\n",
+                    b"GET /ws HTTP/1.1\r\nHost: server\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                    b"Authorization: Bearer " + token.encode() + b"\r\n\r\n",
+                ):
+                    connection.sendall(request)
+                    received.append(connection.recv(65536))
+                while b'"connected"' not in received[-1]:
+                    received[-1] += connection.recv(65536)
+                connection.sendall(b"\x88\x80\x00\x00\x00\x00")  # A Close frame.
+                while piece := connection.recv(65536):
+                    received.append(piece)
+            return received
+
+        health, upgraded, *_ = await deferToThread(talk)
+        self.assertTrue(health.startswith(b"HTTP/1.1 200 "), health)
+        self.assertTrue(upgraded.startswith(b"HTTP/1.1 101 "), upgraded)
+        self.assertEqual(node.counters.total_connections, 1)
+        self.successResultOf(server.site.close_all())

@@ -28,6 +28,7 @@ let session = null; // What POST /sessions answered.
 let socket = null;
 let attempts = 0;
 let timer = 0;
+let wanted = ""; // The topic last asked for by the form.
 const topics = new Set([FIRST_TOPIC]);
 
 // -- REST ---------------------------------------------------------------------------------------
@@ -63,7 +64,8 @@ async function pollHealth() {
   try {
     const health = await (await fetch("/health")).json();
     const count = health.active_connections;
-    text = `${count} ${count === 1 ? "connection" : "connections"} of ${health.max_connections}`;
+    const most = health.max_connections.toLocaleString();
+    text = `${count.toLocaleString()} ${count === 1 ? "connection" : "connections"} of ${most}`;
     look = health.status === "healthy" ? "good" : "wait";
     if (health.reason) text += ` · ${health.reason.toLowerCase()}`;
   } catch {
@@ -205,6 +207,7 @@ async function showStatus(data) {
     for (const { topic } of data.topics) {
       topics.add(topic);
       showEvent(`Subscribed to ${topic}`);
+      if (topic === wanted) aim(topic);
     }
     showTopics();
   } else if (data.status === "unsubscribed") {
@@ -245,6 +248,12 @@ function element(tag, className, text) {
   return made;
 }
 
+function aim(topic) {
+  wanted = "";
+  $("kind").value = "topic";
+  $("target").value = topic;
+}
+
 function showTopics() {
   $("topics").replaceChildren(
     ...[...topics].map((topic) => {
@@ -253,8 +262,7 @@ function showTopics() {
       choose.type = "button";
       choose.title = `Send to ${topic}`;
       choose.onclick = () => {
-        $("kind").value = "topic";
-        $("target").value = topic;
+        aim(topic);
         $("text").focus();
       };
       const drop = element("button", "", "×");
@@ -298,7 +306,8 @@ function subscribe(event) {
   event.preventDefault();
   const topic = $("new-topic").value.trim();
   if (topic && send("Subscribe", { topics: [topic] })) {
-    $("target").value = topic;
+    notify("");
+    wanted = topic;
     $("new-topic").value = "";
   }
 }
