@@ -1,0 +1,1 @@
+"""The benchmark suite: `python -m bench` (docs/performance/method.rst)."""
