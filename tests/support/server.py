@@ -1,0 +1,176 @@
+"""A real server process, as an operator starts it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+ROOT = Path(__file__).parent.parent.parent
+DEADLINE = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    """An environment that finds this checkout, without what might configure the server."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("REALTIME_") and name not in ("PORT", "REDIS_URL")
+    }
+    path = os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH"))))
+    return kept | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | more
+
+
+def run(*arguments: str, input: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `python ARGUMENTS`, give back what it said."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=input,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+class Server:
+    """`twistd -n realtime` on a free port and a state directory of its own."""
+
+    def __init__(self, *options: str, state: str | None = None, port: int = 0) -> None:
+        self._temporary = state is None
+        self.state = state or tempfile.mkdtemp(prefix="realtime-test-")
+        self._options = options
+        self._port = port
+        self.port = 0
+        self.output = ""
+        self.admin_password = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Server:
+        """Start it; returns when it listens. Raises with its output when it does not."""
+        command = [
+            *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+            *("--nodaemon", "--pidfile=", "realtime"),
+            *(f"--port={self._port}", "--host=127.0.0.1", f"--state={self.state}"),
+            *self._options,
+        ]
+        self._process = subprocess.Popen(
+            command,
+            cwd=self.state,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output += line
+            if found := re.search(r"Password:\s+(\S+)", line):
+                self.admin_password = found[1]
+            if found := re.search(r"Listening on \S+ port (\d+)", line):
+                self.port = int(found[1])
+                return self
+        raise AssertionError(f"the server did not start: {self.output}")
+
+    @property
+    def http_url(self) -> str:
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Where WebSockets connect."""
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> int:
+        """Stop it and answer its exit status; its temporary state is removed."""
+        process, self._process = self._process, None
+        status = 0
+        if process is not None:
+            process.send_signal(with_signal)
+            try:
+                rest, _ = process.communicate(timeout=15)
+                self.output += rest
+                status = process.returncode
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                raise
+        if self._temporary:
+            shutil.rmtree(self.state, ignore_errors=True)
+        return status
+
+    def request(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, dict[str, str], Any]:
+        """Send one HTTP request; answer status, headers and the body, decoded if JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        content = None
+        if body is not None:
+            content = json.dumps(body)
+            headers["Content-Type"] = "application/json"
+        connection.request(method, path, content, headers)
+        response = connection.getresponse()
+        raw = response.read()
+        connection.close()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        if found.get("content-type", "").startswith("application/json") and raw:
+            return response.status, found, json.loads(raw)
+        return response.status, found, raw
+
+    def add_user(self, name: str, password: str = "correct horse battery", *roles: str) -> None:
+        """Add an account by the command line, while the server runs."""
+        flags = [f"--role={role}" for role in roles]
+        done = run(
+            *("-m", "realtime", "--state", self.state, "user", "add", name, *flags),
+            input=f"{password}\n",
+        )
+        assert done.returncode == 0, done.stderr
+
+    def login(self, name: str, password: str = "correct horse battery") -> dict[str, Any]:
+        """Log in; answer what `POST /sessions` says."""
+        status, _, body = self.request(
+            "POST", "/sessions", {"username": name, "password": password}
+        )
+        assert status == 200, body
+        login: dict[str, Any] = body
+        return login
+
+    def token_url(self, token: str) -> str:
+        """The WebSocket URL with the token in its query."""
+        return f"{self.ws_url}?{urlencode({'token': token})}"
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_until(condition: Any, seconds: float = 10.0) -> None:
+    """Return when `condition()` is true; fail when that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("waited in vain")
+        time.sleep(0.02)
