@@ -347,6 +347,8 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
             closeHandshakeTimeout=0,
             autoPingInterval=0,
             tcpNoDelay=True,
+            # Origins are judged by `admit`.
+            allowNullOrigin=True,
         )
         # All connections of a factory share its options, so they are the class's.
         namespace: dict[str, Any] = {"__slots__": (), "factory": self}

@@ -96,5 +96,7 @@ class CommandTests(SynchronousTestCase):
         if problem:
             self.skipTest(problem)
         for line in lines("wscat"):
-            done = self.run_line(f"{line} --wait 1 --execute '{PING}'", "eyJhbGciOiJIUzI1NiJ9.e30.x")
+            done = self.run_line(
+                f"{line} --wait 1 --execute '{PING}'", "eyJhbGciOiJIUzI1NiJ9.e30.x"
+            )
             self.assertIn("401", done.stdout + done.stderr)
