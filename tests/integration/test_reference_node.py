@@ -25,7 +25,10 @@ const is = (status) => (data) => data.status === status;
   const bob = new Client(url, bobToken);
   const emitted = [];
   const emit = alice.emit;
-  alice.emit = function (name, ...rest) { emitted.push(name); return emit.call(this, name, ...rest); };
+  alice.emit = function (name, ...rest) {
+    emitted.push(name);
+    return emit.call(this, name, ...rest);
+  };
   const welcome = once(alice, 'Status', is('connected'));
   await alice.connect();
   await bob.connect();
