@@ -51,7 +51,8 @@ class Server:
     def __init__(self, *options: str, state: str | None = None, port: int = 0) -> None:
         self._temporary = state is None
         self.state = state or tempfile.mkdtemp(prefix="realtime-test-")
-        self._options = options
+        # The suite runs on both paths: TEST_FAST_PATH=false chooses the public one.
+        self._options = (f"--fast-path={os.environ.get('TEST_FAST_PATH', 'true')}", *options)
         self._port = port
         self.port = 0
         self.output = ""
