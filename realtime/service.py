@@ -151,9 +151,11 @@ def makeService(options: Options) -> RealtimeService:
     try:
         state = state_directory(settings.state)
         service = RealtimeService(settings, reactor)
+        # Before twistd leaves the terminal and takes standard error, so that a mistake is seen.
+        service.bind()
         password = token_urlsafe(12)
         if run_alone(lambda alone: _add_first_user(state, alone, password)):
-            _welcome(settings, password)
+            _welcome(settings, service.port, password)
     except ConfigurationError as error:
         raise SystemExit(f"realtime: {error}") from None
     return service
@@ -172,20 +174,20 @@ async def _add_first_user(state: Path, reactor: Any, password: str) -> bool:
         await stores.close()
 
 
-def _welcome(settings: Settings, password: str) -> None:
+def _welcome(settings: Settings, port: int, password: str) -> None:
     host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     print(
         f"realtime-server {__version__}: first start, state in {os.path.abspath(settings.state)}\n"
         f"  Log in as: admin\n"
         f"  Password:  {password}   (shown this once; `user passwd admin` sets another)\n"
-        f"  Open:      http://{host}:{settings.port}/",
+        f"  Open:      http://{host}:{port}/",
         file=sys.stdout,
         flush=True,
     )
 
 
 class RealtimeService(Service):
-    """One server process. It binds its port first, and serves once all is ready."""
+    """One server process. `bind` takes its port; it serves once started and all is ready."""
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._settings = settings
@@ -246,6 +248,7 @@ class RealtimeService(Service):
         self._ticks.clock = reactor
         self._socket: socket.socket | None = None
         self._port: Any = None
+        self._starting: Deferred[None] | None = None
         self.port = settings.port
 
     def _info(self) -> ServerInfo:
@@ -259,12 +262,8 @@ class RealtimeService(Service):
             max_frame_size=settings.max_frame_size,
         )
 
-    def privilegedStartService(self) -> None:
-        """Bind the port; exits with one line when that cannot be done."""
-        super().privilegedStartService()
-        self._bind()
-
-    def _bind(self) -> None:
+    def bind(self) -> None:
+        """Take the port; clients may connect, and wait. Raises `ConfigurationError`."""
         settings = self._settings
         try:
             family, kind, _, _, address = socket.getaddrinfo(
@@ -275,8 +274,8 @@ class RealtimeService(Service):
             self._socket.bind(address)
             self._socket.listen(BACKLOG)
         except OSError as error:
-            raise SystemExit(
-                f"realtime: cannot listen on {settings.host} port {settings.port}: {error.strerror}"
+            raise ConfigurationError(
+                f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
             ) from None
         self._socket.setblocking(False)
         self.port = self._socket.getsockname()[1]
@@ -285,10 +284,10 @@ class RealtimeService(Service):
         """Open the stores, then serve."""
         super().startService()
         if self._socket is None:
-            self._bind()
+            self.bind()
         _allow_files(self._settings.max_connections + SPARE_FILES)
-        starting = Deferred.fromCoroutine(self._start())
-        starting.addErrback(self._give_up)
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._give_up)
 
     async def _start(self) -> None:
         listening = self._socket
@@ -312,8 +311,12 @@ class RealtimeService(Service):
 
     def _give_up(self, failure: Failure) -> None:
         problem = failure.value
+        if not self.running:
+            _log.info("Stopped while starting: {problem}", problem=str(problem))
+            return
         _log.critical("The server cannot start: {problem}", problem=str(problem))
-        print(f"realtime: {problem}", file=sys.stderr, flush=True)
+        # twistd has made sys.stderr a part of the log.
+        print(f"realtime: {problem}", file=sys.__stderr__, flush=True)
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.stop()
 
@@ -323,6 +326,8 @@ class RealtimeService(Service):
             await port.stopListening()
         elif self._socket is not None:
             self._socket.close()
+        if self._starting is not None:
+            await self._starting
         ended = gatherResults(
             [self.node.close_all(CloseCode.SERVICE_RESTART), self._http.close_all()]
         )
