@@ -14,9 +14,9 @@ from typing import Any
 
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
-from realtime.names import DEFAULT_ROLES
+from realtime.names import DEFAULT_ROLES, is_role
 from realtime.service import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
-from realtime.settings import read_settings
+from realtime.settings import Settings, read_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,15 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        if given.run is not _add and not Path(given.state, DATABASE).exists():
-            raise ConfigurationError(f"--state {given.state}: there is no database yet")
-        state = state_directory(given.state)
-        run_alone(lambda reactor: _run(given, state, reactor))
+        flags = {} if given.state is None else {"state": given.state}
+        settings = read_settings(flags, os.environ, given.config)
+        if given.run is not _add and not Path(settings.state, DATABASE).exists():
+            raise ConfigurationError(f"--state {settings.state}: there is no database yet")
+        run_alone(lambda reactor: _run(given, settings, reactor))
+        sys.stdout.flush()
     except (ConfigurationError, RealtimeError) as error:
         print(f"realtime: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, EOFError):
         print("realtime: stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # Who reads our output has enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return 0
 
@@ -43,8 +48,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Manage the users of a realtime server, and make tokens.",
     )
     parser.add_argument(
-        "--state", metavar="DIR", default="realtime-state", help="the server's state directory"
+        "--state",
+        metavar="DIR",
+        help="the server's state directory [default: REALTIME_STATE, or else realtime-state]",
     )
+    parser.add_argument("--config", metavar="FILE", help="the server's TOML file, if it has one")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     user = commands.add_parser("user", help="manage users")
@@ -66,18 +74,22 @@ def _parser() -> argparse.ArgumentParser:
 
     token = commands.add_parser("token", help="print an access token for a user")
     token.add_argument("--user", required=True, dest="name", metavar="NAME")
-    token.add_argument("--role", action="append", metavar="R", help="instead of the user's own")
-    token.add_argument("--ttl", type=float, metavar="SECONDS", help="its life [default: 3600]")
+    token.add_argument(
+        "--role", action="append", metavar="R", help="instead of the user's own; repeatable"
+    )
+    token.add_argument(
+        "--ttl", type=float, metavar="SECONDS", help="its life [default: the server's]"
+    )
     token.set_defaults(run=_token)
     return parser
 
 
-async def _run(given: argparse.Namespace, state: Path, reactor: Any) -> None:
-    stores = make_stores(state, reactor)
+async def _run(given: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    stores = make_stores(state_directory(settings.state), reactor)
     await stores.database.open()
     try:
         run: Callable[..., Any] = given.run
-        await run(given, stores, state, reactor)
+        await run(given, stores, settings, reactor)
     finally:
         await stores.close()
 
@@ -88,7 +100,10 @@ def _password() -> str:
         if getpass.getpass("Again: ") != password:
             raise ConfigurationError("the passwords differ")
         return password
-    return sys.stdin.readline().rstrip("\r\n")
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ConfigurationError("the password on standard input is not UTF-8") from None
 
 
 async def _find(stores: Stores, name: str) -> User:
@@ -135,9 +150,16 @@ async def _list(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
         print(f"{user.user_id}  {user.username}  {','.join(user.roles)}  {created}{state}")
 
 
-async def _token(given: argparse.Namespace, stores: Stores, state: Path, reactor: Any) -> None:
+async def _token(
+    given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
+) -> None:
     user = await _find(stores, given.name)
+    if user.disabled:
+        raise ConfigurationError(f"the user {given.name!r} is disabled")
     if given.role:
+        for role in given.role:
+            if not is_role(role):
+                raise ConfigurationError(f"--role {role!r} is not a role's name")
         user = replace(user, roles=tuple(given.role))
-    tokens = make_tokens(read_settings({}, os.environ), state, reactor)
+    tokens = make_tokens(settings, Path(settings.state), reactor)
     print(tokens.issue_access(user, None, given.ttl))

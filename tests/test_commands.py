@@ -1,0 +1,272 @@
+"""`python -m realtime`."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime.commands import main
+from realtime.names import DEFAULT_ROLES
+from realtime.passwords import Hasher
+from realtime.service import DATABASE, SIGNING_KEY
+from realtime.tokens import Keys, Tokens, load_secret
+from tests.support.identity import make_state_dir
+from tests.support.server import environment, run
+
+
+class CommandTests(SynchronousTestCase):
+    """Commands, in this process."""
+
+    def setUp(self) -> None:
+        """Make a state directory, and nothing in the environment that would name another."""
+        self.state = make_state_dir(self)
+        self.patch(os, "environ", environment())
+
+    def command(self, *arguments: str, input: str = "") -> tuple[int, str, str]:
+        """Run a command; answer its status, output and complaints."""
+        output, complaints = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdin", io.StringIO(input))
+        self.patch(sys, "stdout", output)
+        self.patch(sys, "stderr", complaints)
+        try:
+            status = main(["--state", self.state, *arguments])
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        return status, output.getvalue(), complaints.getvalue()
+
+    def done(self, *arguments: str, input: str = "") -> str:
+        """Run a command that succeeds; answer its output."""
+        status, output, complaints = self.command(*arguments, input=input)
+        self.assertEqual((status, complaints), (0, ""))
+        return output
+
+    def refused(self, *arguments: str, input: str = "") -> str:
+        """Run a command that fails: one line, status 1, no output; answer the line."""
+        status, output, complaints = self.command(*arguments, input=input)
+        self.assertEqual((status, output), (1, ""))
+        self.assertRegex(complaints, r"\Arealtime: [^\n]+\n\Z")
+        return complaints
+
+    def add(self, name: str = "alice", *roles: str) -> str:
+        """Add a user; answer the id."""
+        flags = [f"--role={role}" for role in roles]
+        return self.done("user", "add", name, *flags, input="correct horse\n").split()[0]
+
+    # -- users -------------------------------------------------------------------------------
+
+    def test_add_and_list(self) -> None:
+        """An added user is listed with id, name and roles; roles default to those of the house."""
+        alice, bob = self.add("alice"), self.add("bob@example.com", "chat", "admin")
+        lines = [line.split("  ") for line in self.done("user", "list").splitlines()]
+        self.assertEqual([line[0] for line in lines], [alice, bob])
+        self.assertEqual(lines[0][1:3], ["alice", ",".join(DEFAULT_ROLES)])
+        self.assertEqual(lines[1][1:3], ["bob@example.com", "chat,admin"])
+        self.assertTrue(all(re.fullmatch(r"\d{4}-\d\d-\d\d", line[3]) for line in lines))
+
+    def test_files_are_closed_to_others(self) -> None:
+        """The database that the first user makes is the owner's only."""
+        self.add()
+        self.assertEqual(stat.S_IMODE(os.stat(Path(self.state, DATABASE)).st_mode), 0o600)
+
+    def test_password_is_the_first_line(self) -> None:
+        """The password is the first line of standard input, without its end."""
+        self.done("user", "add", "alice", input=" spaces count \r\nnot this\n")
+        self.assertTrue(Hasher().verify(self.hash_of("alice"), " spaces count "))
+
+    def hash_of(self, name: str) -> str:
+        """The stored hash of a user's password."""
+        with closing(sqlite3.connect(Path(self.state, DATABASE))) as connection:
+            query = "SELECT password_hash FROM users WHERE username = ?"
+            (found,) = connection.execute(query, (name,)).fetchone()
+        return str(found)
+
+    def test_passwd(self) -> None:
+        """A new password takes the place of the old one, and the name's case does not matter."""
+        self.add()
+        self.done("user", "passwd", "ALICE", input="another horse\n")
+        self.assertTrue(Hasher().verify(self.hash_of("alice"), "another horse"))
+        self.assertIn("8 characters", self.refused("user", "passwd", "alice", input="short\n"))
+
+    def test_roles(self) -> None:
+        """Roles are shown, or replaced by those given."""
+        self.add("alice", "a")
+        self.assertEqual(self.done("user", "roles", "alice"), "a\n")
+        self.assertEqual(self.done("user", "roles", "alice", "--role=b", "--role=c"), "b,c\n")
+        self.assertEqual(self.done("user", "roles", "alice"), "b,c\n")
+
+    def test_disable_and_enable(self) -> None:
+        """A disabled user is listed as such, and gets no token until enabled."""
+        self.add()
+        self.done("user", "disable", "alice")
+        self.assertIn("disabled", self.done("user", "list"))
+        self.assertIn("'alice' is disabled", self.refused("token", "--user=alice"))
+        self.done("user", "enable", "alice")
+        self.assertNotIn("disabled", self.done("user", "list"))
+        self.done("token", "--user=alice")
+
+    def test_remove(self) -> None:
+        """A removed user is gone, and the name is free."""
+        first = self.add()
+        self.done("user", "remove", "alice")
+        self.assertEqual(self.done("user", "list"), "")
+        self.assertNotEqual(self.add(), first)
+
+    def test_mistakes(self) -> None:
+        """What cannot be done is said in one line that names it."""
+        self.add()
+        for verb in ("passwd", "roles", "disable", "enable", "remove"):
+            complaint = self.refused("user", verb, "nobody", input="correct horse\n")
+            self.assertIn("no user 'nobody'", complaint)
+        again = self.refused("user", "add", "Alice", input="correct horse\n")
+        self.assertIn("username is taken", again)
+        self.assertIn("8 characters", self.refused("user", "add", "bob"))
+        self.assertIn("role", self.refused("user", "add", "b", "--role=a b", input="x" * 9))
+        self.assertIn("username", self.refused("user", "add", "b\n", input="correct horse\n"))
+        self.assertIn("no user '\\udcff'", self.refused("user", "remove", "\udcff"))
+
+    def test_no_password_in_complaints(self) -> None:
+        """A refused password is not repeated."""
+        self.assertNotIn("hunter2", self.refused("user", "add", "alice", input="hunter2\n"))
+
+    # -- tokens ------------------------------------------------------------------------------
+
+    def tokens(self, **options: Any) -> Tokens:
+        """What verifies the tokens of this state directory."""
+        secret = load_secret(str(Path(self.state, SIGNING_KEY)))
+        return Tokens(Keys(secret), now=time.time, **options)
+
+    def test_token(self) -> None:
+        """A token is the user's, with their roles, for an hour, and nothing else is printed."""
+        user_id = self.add()
+        output = self.done("token", "--user=alice")
+        identity = self.tokens().verify_access(output.removesuffix("\n"))
+        self.assertEqual((identity.user_id, identity.username), (user_id, "alice"))
+        self.assertEqual(identity.roles, frozenset(DEFAULT_ROLES))
+        self.assertEqual(identity.session_id, None)
+        self.assertApproximates(identity.expires_at, time.time() + 3600, 30)
+
+    def test_token_options(self) -> None:
+        """--role replaces the user's roles in the token, --ttl is its life in seconds."""
+        self.add()
+        output = self.done("token", "--user=alice", "--role=a", "--role=b", "--ttl=900")
+        identity = self.tokens().verify_access(output.strip())
+        self.assertEqual(identity.roles, {"a", "b"})
+        self.assertApproximates(identity.expires_at, time.time() + 900, 30)
+        self.assertEqual(self.done("user", "roles", "alice"), ",".join(DEFAULT_ROLES) + "\n")
+
+    def test_token_follows_the_server(self) -> None:
+        """Environment and --config say how tokens are made, as they do for the server."""
+        self.add()
+        config = Path(self.state, "realtime.toml")
+        config.write_text('issuer = "house"\n')
+        os.environ["REALTIME_ACCESS_TOKEN_TTL"] = "60"
+        token = self.done("--config", str(config), "token", "--user=alice").strip()
+        identity = self.tokens(issuer="house").verify_access(token)
+        self.assertApproximates(identity.expires_at, time.time() + 60, 30)
+
+    def test_token_mistakes(self) -> None:
+        """No token for unknown users, endless lives and roles that are none."""
+        self.assertIn("no database", self.refused("token", "--user=alice"))
+        self.add()
+        self.assertIn("no user 'bob'", self.refused("token", "--user=bob"))
+        for ttl in ("0", "-1", "nan", "inf", "1e99"):
+            self.assertIn("A token lives", self.refused("token", "--user=alice", f"--ttl={ttl}"))
+        self.assertIn("'a b'", self.refused("token", "--user=alice", "--role=a b"))
+
+    # -- the state directory -----------------------------------------------------------------
+
+    def test_state_directory(self) -> None:
+        """Only `user add` makes a state directory; it can be named in the environment, too."""
+        self.state = os.path.join(self.state, "new")
+        self.assertIn("there is no database yet", self.refused("user", "list"))
+        self.assertFalse(os.path.exists(self.state))
+        os.environ["REALTIME_STATE"] = self.state
+        self.patch(sys, "stdin", io.StringIO("correct horse\n"))
+        self.patch(sys, "stdout", io.StringIO())
+        self.assertEqual(main(["user", "add", "alice"]), 0)
+        self.assertEqual(stat.S_IMODE(os.stat(self.state).st_mode), 0o700)
+
+    def test_unusable_state(self) -> None:
+        """A state that is no directory, or a database that is none, is named."""
+        path = Path(self.state, DATABASE)
+        path.write_bytes(b"no database at all")
+        self.assertIn(str(path), self.refused("user", "list"))
+        self.assertEqual(path.read_bytes(), b"no database at all")
+        self.state = str(path)
+        self.assertIn(f"--state {path}", self.refused("user", "add", "alice"))
+
+    def test_bad_environment(self) -> None:
+        """A bad option in the environment is named as the server names it."""
+        os.environ["REALTIME_PORT"] = "http"
+        self.assertIn("REALTIME_PORT", self.refused("user", "list"))
+
+
+class ProcessTests(SynchronousTestCase):
+    """Commands as an operator gives them."""
+
+    def setUp(self) -> None:
+        """Make a state directory with a user."""
+        self.state = make_state_dir(self)
+        added = self.realtime("user", "add", "alice", input="correct horse\n")
+        self.assertEqual((added.returncode, added.stderr), (0, ""))
+
+    def realtime(self, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `python -m realtime`."""
+        return run("-m", "realtime", "--state", self.state, *arguments, input=input)
+
+    def test_status_and_streams(self) -> None:
+        """Results go to standard output with status 0, mistakes to standard error with 1."""
+        listed = self.realtime("user", "list")
+        self.assertEqual((listed.returncode, listed.stderr), (0, ""))
+        self.assertIn("  alice  ", listed.stdout)
+        failed = self.realtime("token", "--user=nobody")
+        self.assertEqual((failed.returncode, failed.stdout), (1, ""))
+        self.assertEqual(failed.stderr, "realtime: there is no user 'nobody'\n")
+
+    def test_help_and_usage(self) -> None:
+        """--help explains each command; without a command there is a usage message, status 2."""
+        manual = self.realtime("user", "--help").stdout
+        for verb in ("add", "passwd", "roles", "disable", "enable", "remove", "list"):
+            self.assertRegex(manual, rf"\n +{verb} +\w")
+        missing = self.realtime()
+        self.assertEqual((missing.returncode, missing.stdout), (2, ""))
+        self.assertNotIn("Traceback", missing.stderr)
+
+    def test_undecodable_password(self) -> None:
+        """A password that is no text is refused without a traceback."""
+        done = subprocess.run(
+            [sys.executable, "-m", "realtime", "--state", self.state, "user", "passwd", "alice"],
+            input=b"\xff\xfe\xfd\xfc\xff\xfe\xfd\xfc\n",
+            env=environment(PYTHONIOENCODING="utf-8:strict"),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, rb"\Arealtime: [^\n]+\n\Z")
+
+    def test_reader_leaves(self) -> None:
+        """A reader that has enough, as `head` has, is no mistake to speak of."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "wb") as output:
+            done = subprocess.run(
+                [sys.executable, "-m", "realtime", "--state", self.state, "user", "list"],
+                stdout=output,
+                stderr=subprocess.PIPE,
+                env=environment(),
+                timeout=60,
+                check=False,
+            )
+        self.assertEqual((done.returncode, done.stderr), (1, b""))
