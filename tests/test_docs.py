@@ -32,8 +32,7 @@ class ProtocolPageTests(SynchronousTestCase):
     def test_close_codes(self) -> None:
         """The page lists every close code, whether to reconnect, and its meaning."""
         expected = {
-            (str(int(code)), "yes" if code.reconnect else "no", code.meaning)
-            for code in CloseCode
+            (str(int(code)), "yes" if code.reconnect else "no", code.meaning) for code in CloseCode
         }
         self.assertEqual(set(table("Close codes")), expected)
 
