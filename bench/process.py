@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.machine import BenchError, Processors
+from bench.machine import ROOT, BenchError, Processors
 from bench.servers import Place, Server
 
 # Seconds.
@@ -38,7 +38,7 @@ def running(server: Server, peers: Path, processors: Processors) -> Iterator[Run
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(
                 server.command(place),
-                cwd=directory if server.kind != "ours" else None,
+                cwd=ROOT if server.kind == "ours" else directory,
                 env=os.environ | {"PYTHONHASHSEED": "0"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -104,15 +104,17 @@ def _fill(source: str, place: Place, name: str) -> Path:
 # -- ours --------------------------------------------------------------------------------------
 
 
-def _ours(*options: str) -> Callable[[Place], list[str | Path]]:
+def our_command(*options: str, probe: bool = False) -> Callable[[Place], list[str | Path]]:
+    """How our server is started; with `probe` it notes its pauses in the file `pauses`."""
+
     def command(place: Place) -> list[str | Path]:
         secret = place.directory / "secret"
         write_tokens(secret, place.tokens, USERS)
+        start = ("-c", "from twisted.scripts.twistd import run; run()")
+        if probe:
+            start = ("-m", "bench.probe", str(place.directory / "pauses"))
         return [
-            sys.executable,
-            "-c",
-            "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()",
-            *("--nodaemon", "--pidfile="),
+            *(sys.executable, *start, "--nodaemon", "--pidfile="),
             "realtime",
             *("--host", "127.0.0.1", "--port", str(place.port)),
             *("--state", place.directory / "state", "--secret-file", secret),
@@ -277,13 +279,13 @@ SERVERS: tuple[Server, ...] = (
         lambda place: [HERE / "build/limit", str(place.port)],
         HERE / "limit.c",
     ),
-    Server("ours", "realtime-server", "ours", _OURS, _ours(), ROOT / "realtime"),
+    Server("ours", "realtime-server", "ours", _OURS, our_command(), ROOT / "realtime"),
     Server(
         "ours-public",
         "realtime-server, public API path",
         "ours",
         _OURS,
-        _ours("--fast-path", "false"),
+        our_command("--fast-path", "false"),
         ROOT / "realtime",
         default=False,
     ),

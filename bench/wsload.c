@@ -40,7 +40,7 @@ static inline u32 rnd(void) { rs ^= rs << 13; rs ^= rs >> 17; rs ^= rs << 5; ret
 enum { M_FAN, M_ECHO, M_IDLE };
 static int mode = M_FAN, nsub = 100, ntopic = 1, npub = 1, port = 0, psize = 128, window = 4, warm = 20, conc = 64;
 static int acks = 0, settle_ms = 500, binary = 0, partner = 0, verbose = 0;
-static int burst = 0, per = 1, spread = 0, farewell = 0, announce = 0;
+static int burst = 0, per = 1, stride = 1, first = 0, spread = 0, farewell = 0, announce = 0;
 static const char *pong = NULL; static int npong = 0;
 static char **each = NULL; static int neach = 0;
 static double rate = 0, duration = 5, hold = 0, drain_s = 3, stall_s = 2;
@@ -82,7 +82,7 @@ static void read_each(const char *name) {
     }
     free(line); fclose(f); if (!neach) die("--each %s: no lines", name);
 }
-/* %d connection index, %m partner index, %t topic index, %p payload, %l payload length, %T the connection's topics as
+/* (both from --first on) %d connection index, %m partner index, %t topic index, %p payload, %l payload length, %T the connection's topics as
  * "t1","t2", %L its line of --each, %% ; zero padding %04d */
 static int expand(char *o, const tmpl *t, int d, int m, int top, const char *pay) {
     char *s = o; const char *p = t->p, *e = t->p + t->n;
@@ -91,13 +91,13 @@ static int expand(char *o, const tmpl *t, int d, int m, int top, const char *pay
         int w = 0; p++;
         while (p < e && isdigit((u8)*p)) w = w * 10 + (*p++ - '0');
         switch (p < e ? *p : 0) {
-        case 'd': s += sprintf(s, "%0*d", w, d); break;
-        case 'm': s += sprintf(s, "%0*d", w, m); break;
+        case 'd': s += sprintf(s, "%0*d", w, d + first); break;
+        case 'm': s += sprintf(s, "%0*d", w, m + first); break;
         case 't': s += sprintf(s, "%0*d", w, top); break;
         case 'l': s += sprintf(s, "%0*d", w, psize); break;
         case 'p': if (!pay) die("%%p outside a publish template"); memcpy(s, pay, psize); s += psize; break;
         case 'T': for (int j = 0; j < per; j++) s += sprintf(s, "%s\"t%d\"", j ? "," : "", (int)(((long)d * per + j) % ntopic)); break;
-        case 'L': { if (!neach) die("%%L without --each"); const char *q = each[d % neach]; int k = strlen(q); memcpy(s, q, k); s += k; break; }
+        case 'L': { if (!neach) die("%%L without --each"); const char *q = each[(d + first) % neach]; int k = strlen(q); memcpy(s, q, k); s += k; break; }
         case '%': *s++ = '%'; break;
         default: die("bad %% in template");
         }
@@ -208,7 +208,7 @@ static void echo_fire(conn *c) {
 }
 static void pub_fire(void) {
     static char o[1 << 17];
-    int t = rrtopic; rrtopic = (rrtopic + 1) % ntopic;
+    int t = rrtopic; rrtopic = (rrtopic + stride) % ntopic;
     conn *c = PB + (npub > 1 ? t % npub : 0);
     u32 g = gnext++; int s = g & (RING - 1);
     if (remain[s] > 0) { lost += remain[s]; if (outstanding) outstanding--; }
@@ -426,7 +426,7 @@ int main(int ac, char **av) {
         {"sub",1,0,'s'},{"pub",1,0,'b'},{"pub-init",1,0,'i'},{"pub-path",1,0,'A'},{"http-pub",1,0,'H'},{"http-port",1,0,'O'},{"http-type",1,0,'y'},{"header",1,0,'e'},{"subprotocol",1,0,'o'},
         {"size",1,0,'S'},{"rate",1,0,'r'},{"window",1,0,'w'},{"duration",1,0,'d'},{"count",1,0,'c'},{"warmup",1,0,'u'},{"conc",1,0,'C'},{"ack",1,0,'k'},
         {"settle",1,0,'l'},{"pid",1,0,'I'},{"binary",0,0,'B'},{"partner",0,0,'R'},{"reply",1,0,'y'+128},{"hold",1,0,'x'},{"label",1,0,'L'},{"hosthdr",1,0,'q'},{"verbose",0,0,'v'},
-        {"each",1,0,1001},{"pong",1,0,1002},{"burst",1,0,1003},{"per",1,0,1004},{"spread",0,0,1005},{"farewell",0,0,1006},{"announce",0,0,1007},{0,0,0,0}};
+        {"each",1,0,1001},{"pong",1,0,1002},{"burst",1,0,1003},{"per",1,0,1004},{"spread",0,0,1005},{"farewell",0,0,1006},{"announce",0,0,1007},{"stride",1,0,1008},{"first",1,0,1009},{0,0,0,0}};
     int o; while ((o = getopt_long(ac, av, "h:p:a:m:n:t:P:s:b:i:A:H:e:o:S:r:w:d:c:u:C:k:l:I:BRx:L:v", L, NULL)) != -1) switch (o) {
         case 'h': host = optarg; break; case 'p': port = atoi(optarg); break; case 'a': path = optarg; break;
         case 'm': mode = !strcmp(optarg, "fan") ? M_FAN : !strcmp(optarg, "echo") ? M_ECHO : !strcmp(optarg, "idle") ? M_IDLE : (die("mode fan|echo|idle"), 0); break;
@@ -440,7 +440,7 @@ int main(int ac, char **av) {
         case 'B': binary = 1; break; case 'R': partner = 1; break; case 'x': hold = atof(optarg); break; case 'L': label = optarg; break; case 'q': hosthdr = optarg; break; case 'v': verbose++; break;
         case 'y' + 128: { char *eq = strchr(optarg, '='); if (!eq || nrep == 8) die("--reply IN=OUT"); *eq = 0; rep_in[nrep] = optarg; rep_out[nrep++] = eq + 1; break; }
         case 1001: read_each(optarg); break; case 1002: pong = optarg; npong = strlen(optarg); break; case 1003: window = burst = atoi(optarg); break;
-        case 1004: per = atoi(optarg); break; case 1005: spread = 1; break; case 1006: farewell = 1; break; case 1007: announce = 1; break;
+        case 1004: per = atoi(optarg); break; case 1005: spread = 1; break; case 1006: farewell = 1; break; case 1007: announce = 1; break; case 1008: stride = atoi(optarg); break; case 1009: first = atoi(optarg); break;
         default: die("unknown option; docs/performance/method.rst has them"); }
     if (!port) die("--port is required");
     if (psize < MARK || psize > 60000) die("--size must be %d..60000", MARK);
