@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any, NoReturn
 
 from twisted.python import usage
@@ -12,6 +14,7 @@ from realtime.errors import ConfigurationError
 from realtime.settings import OPTIONS, Option, Settings, read_settings
 
 NAMES = frozenset(option.name for option in OPTIONS)
+_INDENT = " " * 8
 
 
 class Options(usage.Options):
@@ -40,6 +43,20 @@ class Options(usage.Options):
         self._environ: Mapping[str, str] = os.environ
         self._repeated: dict[str, list[str]] = {}
         super().__init__()
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The manual: every option in the table's order, with what it takes, then the rest."""
+        width = min(width or get_terminal_size().columns, 100)
+        entries = [("--config=FILE", "TOML file with options.")]
+        for option in OPTIONS:
+            value = "" if option.is_flag else f"={option.metavar}"
+            entries.append((f"--{option.name}{value}", option.manual()))
+        entries += [("--version", "Show the version of Twisted."), ("--help", "Show this manual.")]
+        lines = ["Options:"]
+        for flag, meaning in entries:
+            lines.append(f"  {flag}")
+            lines += wrap(meaning, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        return "\n".join([*lines, "", *wrap(self.longdesc, width), ""])
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; a mistake is one line on standard error and exit status 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,6 +43,7 @@ NEIGHBOURS = {
     "__main__": {"commands"},
 }
 MAX_LINES = 400
+FRAMEWORKS = ("twisted.", "autobahn.", "klein.")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -59,6 +61,38 @@ def ours(path: Path) -> set[str]:
     """The names of our modules that a file imports."""
     names = {name.removeprefix("realtime.") for name in imports(path) if "realtime." in name}
     return {name.partition(".")[0] for name in names} & set(FLOOR_OF)
+
+
+def is_private(name: str) -> bool:
+    """Whether a name is for its owner only."""
+    return name.startswith("_") and not name.endswith("__")
+
+
+def private_names_used(path: Path) -> set[str]:
+    """Private attributes and modules that a file uses and does not itself define."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used, defined = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            (defined if isinstance(node.ctx, ast.Store) else used).add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("realtime"):
+            used.update([*(node.module or "").split("."), *(alias.name for alias in node.names)])
+    return {name for name in used - defined if is_private(name)}
+
+
+def foreign_names_overridden(module: str) -> set[str]:
+    """Private names of the frameworks' classes that classes of a module of ours define anew."""
+    found = set()
+    for owner in vars(import_module(f"realtime.{module}")).values():
+        if isinstance(owner, type) and owner.__module__ == f"realtime.{module}":
+            bases = [base for base in owner.__mro__ if base.__module__.startswith(FRAMEWORKS)]
+            theirs = {name for base in bases for name in vars(base) if is_private(name)}
+            found |= theirs & set(vars(owner))
+    return found
 
 
 class ArchitectureTests(SynchronousTestCase):
@@ -116,6 +150,13 @@ class ArchitectureTests(SynchronousTestCase):
         """Txredisapi stays behind one module."""
         users = {path.stem for path in PACKAGE.glob("*.py") if "txredisapi" in set(imports(path))}
         self.assertLessEqual(users, {"redis_client"})
+
+    def test_private_names_stay_in_one_module(self) -> None:
+        """Private names of the frameworks are used and overridden in fastpath.py alone."""
+        for path in PACKAGE.glob("*.py"):
+            if path.stem not in ("fastpath", "__main__"):
+                self.assertLessEqual(private_names_used(path), {"_exit"}, path.name)  # os._exit
+                self.assertEqual(foreign_names_overridden(path.stem), set(), path.name)
 
     def test_modules_are_short(self) -> None:
         """No module has more than 400 lines."""
