@@ -133,7 +133,8 @@ class Client:
         for optional in ("session_id", "username"):
             if welcome[optional] is None:
                 del welcome[optional]
-        self._reply("Status", welcome, None)
+        now = int(self._node.now() * 1000)
+        self._node.greet(self, encode_message("Status", welcome, now))
 
     def mute(self) -> None:
         """Deliver nothing more: the transport is closing."""
@@ -195,7 +196,9 @@ class Client:
         if tick >= self._next_ping:
             self._next_ping = tick + policy.heartbeat_interval
             self._transport.ping()
-        self._schedule()
+        # Writing may have ended the connection.
+        if self.send is not len:
+            self._schedule()
 
     def _schedule(self) -> None:
         due = min(self._next_ping, self.heard + self._policy.client_timeout)
@@ -209,14 +212,15 @@ class Client:
     # -- commands ----------------------------------------------------------------------------
 
     def _broadcast(self, command: Broadcast, now: float) -> None:
-        topic = command.data.topic
+        data = command.data
+        topic = data.topic
         problem = _check_topic(topic)
         if problem is not None:
             raise InvalidRequest(problem, details={"field": "data.topic"})
         identity = self.identity
         if not may_publish(identity, topic):
             raise _forbidden("publish on", topic)
-        result = self._node.publish(topic, bytes(command.data.payload), identity.user_id, now)
+        result = self._node.publish(topic, data.payload, identity.user_id, now)
         if result is None:
             if command.id is not None:
                 self._published(None, command)
@@ -247,8 +251,7 @@ class Client:
             raise InvalidRequest(
                 "'target_user' cannot be empty", details={"field": "data.target_user"}
             )
-        payload = bytes(data.payload)
-        delivered = self._node.direct(data.target_user, payload, self.identity.user_id, now)
+        delivered = self._node.direct(data.target_user, data.payload, self.identity.user_id, now)
         if command.id is not None:
             self._reply("Ack", {"delivered": delivered}, command.id)
 

@@ -7,7 +7,7 @@ subscribers get, so that numbers keep their precision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -114,7 +114,8 @@ class BadCommand(InvalidRequest):
 def decode_command(message: bytes) -> Command:
     """Read one command from UTF-8 JSON text. Raises `BadCommand`."""
     try:
-        return cast(Command, _decode(message))
+        command: Command = _decode(message)
+        return command
     except msgspec.ValidationError as error:
         raise _explain(message, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -183,7 +184,7 @@ def encode_broadcast(publication: Publication) -> bytes:
     )
 
 
-def encode_direct_message(payload: bytes, from_user: str, timestamp: int) -> bytes:
+def encode_direct_message(payload: bytes | Raw, from_user: str, timestamp: int) -> bytes:
     """A direct message as its receiver gets it."""
     return b'{"type":"DirectMessage","data":{"from_user":%b,"payload":%b},"timestamp":%d}' % (
         _encode(from_user),

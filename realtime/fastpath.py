@@ -143,7 +143,11 @@ class FastConnection(Connection):
     # -- reading -----------------------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
-        """Read plain text frames; leave all from the first other one to Autobahn."""
+        """Obey plain text frames; leave all from the first other one to Autobahn.
+
+        Plain is what is final, masked, complete, in its shortest encoding, not too large, and
+        comes while nothing is pending.
+        """
         client = self.client
         if client is None:
             super().dataReceived(data)
@@ -152,11 +156,34 @@ class FastConnection(Connection):
         client.heard = node.tick
         if (
             self.state == _OPEN
-            and self.current_frame is None
             and not self.data
+            and self.current_frame is None
             and not self.inside_message
         ):
-            data = self._read_frames(client, data)
+            start = 0
+            end = len(data)
+            while end - start >= 6 and data[start] == _FINAL_TEXT:
+                size = data[start + 1] - _MASKED
+                payload = start + 6
+                if size == _MEDIUM and end - start >= 8:
+                    size = data[start + 2] << 8 | data[start + 3]
+                    payload = start + 8
+                    if size <= _SMALL:
+                        break
+                elif not 0 <= size <= _SMALL:
+                    break
+                stop = payload + size
+                if stop > end or size > self.maxMessagePayloadSize:
+                    break
+                message = apply_mask(data[payload:stop], data[payload - 4 : payload])
+                if not message.isascii() and not _is_utf8(message):
+                    break
+                start = stop
+                client.receive(message)
+                if self.state != _OPEN:
+                    break
+            if start:
+                data = data[start:]
         if data:
             self._feed(data)
         if node.hub.congested:
@@ -165,34 +192,6 @@ class FastConnection(Connection):
     def _feed(self, data: bytes) -> None:
         """Let Autobahn read, without its describing of what came."""
         self._dataReceived(data)
-
-    def _read_frames(self, client: Client, data: bytes) -> bytes:
-        """Obey final, masked, complete, small text frames; answer what is left."""
-        start = 0
-        end = len(data)
-        while end - start >= 6 and data[start] == _FINAL_TEXT:
-            size = data[start + 1] - _MASKED
-            payload = start + 6
-            if size == _MEDIUM and end - start >= 8:
-                size = data[start + 2] << 8 | data[start + 3]
-                payload = start + 8
-                if size <= _SMALL:  # not the shortest encoding, which is a violation
-                    break
-            elif not 0 <= size <= _SMALL:
-                break
-            stop = payload + size
-            if stop > end or size > self.maxMessagePayloadSize:
-                break
-            message = apply_mask(data[payload:stop], data[payload - 4 : payload])
-            if not message.isascii() and not _is_utf8(message):
-                break
-            client.receive(message)
-            if stop == end:
-                return b""
-            start = stop
-            if self.state != _OPEN:
-                break
-        return data[start:]
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -162,7 +162,15 @@ class Hub(Generic[S]):
         members = entry.members
         entry.queued_in = self._turn
         self._counters.messages_sent += len(members)
-        self._enqueue(members, text_frame(encode_broadcast(publication)))
+        frame = text_frame(encode_broadcast(publication))
+        # As `_enqueue`, whose call every publication would pay for.
+        self._queue.append((members, frame))
+        self._queue_bytes += len(frame)
+        if self._queue_bytes > HIGH_WATER:
+            self.congested = True
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._flush)
 
     def deliver_to(self, subscribers: Iterable[S], message: bytes) -> None:
         """Queue a message for some connections, in order with what is queued already."""
@@ -186,6 +194,10 @@ class Hub(Generic[S]):
             self._replies.setdefault(subscriber, []).append(frame)
         else:
             _write(subscriber, frame)
+
+    def greet(self, subscriber: S, message: bytes) -> None:
+        """Write to a new connection before all that may be queued for it."""
+        _write(subscriber, text_frame(message))
 
     def hold(self, transport: Pausable) -> None:
         """Pause a publisher's transport until the queue has drained."""
@@ -222,7 +234,10 @@ class Hub(Generic[S]):
                     self._rest = None
                 budget -= self._write_all(part, data)
             elif queue:
-                members, data = self._merged()
+                members, data = queue.popleft()
+                if queue and queue[0][0] is members:
+                    data = self._merge(members, data)
+                self._queue_bytes -= len(data)
                 if len(members) <= budget:
                     budget -= self._write_all(members, data)
                 else:
@@ -236,20 +251,16 @@ class Hub(Generic[S]):
             for subscriber, frames in replies.items():
                 _write(subscriber, b"".join(frames))
 
-    def _merged(self) -> tuple[dict[S, None], bytes]:
-        """Take the oldest frame off the queue, with those that follow it to the same members."""
+    def _merge(self, members: dict[S, None], data: bytes) -> bytes:
+        """Take off the queue what follows `data` to the same members, as one with it."""
         queue = self._queue
-        members, data = queue.popleft()
-        if queue and queue[0][0] is members:
-            frames = [data]
-            size = len(data)
-            while queue and queue[0][0] is members and size < MERGE:
-                frame = queue.popleft()[1]
-                frames.append(frame)
-                size += len(frame)
-            data = b"".join(frames)
-        self._queue_bytes -= len(data)
-        return members, data
+        frames = [data]
+        size = len(data)
+        while queue and queue[0][0] is members and size < MERGE:
+            frame = queue.popleft()[1]
+            frames.append(frame)
+            size += len(frame)
+        return b"".join(frames)
 
     def _write_all(self, members: Collection[S], data: bytes) -> int:
         """Write to each of `members`; answer how many they are."""

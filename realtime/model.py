@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,12 @@ class Position:
 class Publication(Struct, frozen=True, gc=False):
     """One message accepted on a topic. `payload` is JSON text; `timestamp` Unix milliseconds.
 
+    A `Raw` payload is a view into the whole message received: who keeps it copies it to bytes.
     A msgspec structure, because one is made for every message: it costs a quarter of a dataclass.
     """
 
     topic: str
-    payload: bytes
+    payload: bytes | Raw
     from_user: str
     timestamp: int
     position: Position | None = None

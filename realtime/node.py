@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from secrets import token_hex
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -123,13 +124,14 @@ class Node:
             self._broker.unsubscribe(topic)
 
     def publish(
-        self, topic: str, payload: bytes, from_user: str, now: float
+        self, topic: str, payload: bytes | Raw, from_user: str, now: float
     ) -> Position | Deferred[Position | None] | None:
         """Publish JSON text on a valid, permitted topic. See `IBroker.publish`."""
+        result = self._broker.publish(Publication(topic, payload, from_user, int(now * 1000), None))
         self.counters.messages_received += 1
-        return self._broker.publish(Publication(topic, payload, from_user, int(now * 1000), None))
+        return result
 
-    def direct(self, target_user: str, payload: bytes, from_user: str, now: float) -> int:
+    def direct(self, target_user: str, payload: bytes | Raw, from_user: str, now: float) -> int:
         """Send JSON text to all connections of a user; answer how many."""
         self.counters.messages_received += 1
         targets = self.hub.connections_of(target_user)
@@ -142,6 +144,10 @@ class Node:
     def send(self, peer: Peer, message: bytes) -> None:
         """Send a message to one connection, after all that was accepted before."""
         self.hub.deliver_to((peer,), message)
+
+    def greet(self, peer: Peer, message: bytes) -> None:
+        """Send a new connection its first message, before all else."""
+        self.hub.greet(peer, message)
 
     def reply(self, peer: Peer, message: bytes) -> None:
         """Answer a command whose order with publications does not matter."""
