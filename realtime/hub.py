@@ -199,6 +199,15 @@ class Hub(Generic[S]):
         """Write to a new connection before all that may be queued for it."""
         _write(subscriber, text_frame(message))
 
+    def finish(self, subscriber: S) -> None:
+        """Write what is queued for a connection that is about to end; not while writing."""
+        if self._rest is not None:  # it may have had what the others still get, or not
+            return
+        frames = [frame for members, frame in self._queue if subscriber in members]
+        frames += self._replies.pop(subscriber, ())
+        if frames:
+            _write(subscriber, b"".join(frames))
+
     def hold(self, transport: Pausable) -> None:
         """Pause a publisher's transport until the queue has drained."""
         if transport not in self._held:

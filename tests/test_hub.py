@@ -493,6 +493,15 @@ class WritingTests(HubTestCase):
         self.assertEqual(socket.writes, [text_frame(b"1")])
         self.assertEqual(self.turn.soon, [])
 
+    def test_greeting(self) -> None:
+        """A greeting is written at once, before what the turn has for the connection already."""
+        socket = self.socket()
+        self.hub.deliver_to([socket], b"1")
+        self.hub.reply(socket, b"2")
+        self.hub.greet(socket, b"0")
+        self.turn.settle()
+        self.assertEqual(read_frames(socket.read)[0], [b"0", b"1", b"2"])
+
     def test_replies_follow_the_turns_messages(self) -> None:
         """With messages queued, all replies of the turn follow them in one write."""
         socket = self.socket("u", "a")

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from realtime.broker_memory import MemoryBroker
 from realtime.client import Client, ClientPolicy
@@ -15,7 +17,7 @@ from realtime.errors import CloseCode, InvalidToken
 from realtime.hub import Hub
 from realtime.interfaces import IBroker, Peer
 from realtime.metrics import Counters
-from realtime.model import Identity, Permissions
+from realtime.model import Identity, Permissions, Position, Publication
 from realtime.node import Node
 
 # Late enough for Unix seconds to have lost the precision that they lose in life.
@@ -103,6 +105,37 @@ class MemoryTransport:
         if self.close_code is None:
             self.close_code = code
             self.client.mute()
+
+
+@implementer(IBroker)
+class ScriptedBroker:
+    """A broker whose `answer` to a publication the test chooses; it keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+        self.published: list[Publication] = []
+        self.deliver: Callable[[Publication], object]
+        self.answer: Callable[[Publication], Position | Deferred[Position | None] | None] = (
+            lambda publication: None
+        )
+
+    def start(self, deliver: Callable[[Publication], object]) -> None:
+        """See `IBroker.start`."""
+        self.deliver = deliver
+
+    def publish(self, publication: Publication) -> Position | Deferred[Position | None] | None:
+        """See `IBroker.publish`."""
+        self.published.append(publication)
+        return self.answer(publication)
+
+    def subscribe(self, topic: str) -> None:
+        """See `IBroker.subscribe`."""
+        assert topic not in self.topics, "subscribed twice"
+        self.topics.append(topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """See `IBroker.unsubscribe`."""
+        self.topics.remove(topic)
 
 
 class World:
