@@ -351,8 +351,8 @@ static void open_one(conn *c) {
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0); if (c->fd < 0) die("socket: %s (ulimit -n?)", strerror(errno));
     int one = 1; setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     struct sockaddr_in a = sa; if (c->kind == K_HTTP && http_port) a.sin_port = htons(http_port);
-    if (spread) { /* many source addresses, lest the ephemeral ports of one run out */
-        struct sockaddr_in b = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001u + ((u32)(getpid() % 200 + 1) << 8))};
+    if (spread) { /* many source addresses: the kernel is slow to find a free port where few are left */
+        struct sockaddr_in b = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001u + ((u32)(getpid() % 200 + 1) << 8) + c->idx / 1000)};
         setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
         if (bind(c->fd, (void *)&b, sizeof b) < 0) die("bind: %s", strerror(errno));
     }
