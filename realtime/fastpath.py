@@ -191,7 +191,8 @@ class FastConnection(Connection):
 
     def _feed(self, data: bytes) -> None:
         """Let Autobahn read, without its describing of what came."""
-        self._dataReceived(data)
+        if self.state != _CLOSED:
+            self._dataReceived(data)
 
     # -- writing -----------------------------------------------------------------------------
 

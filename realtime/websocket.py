@@ -108,8 +108,9 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
                 self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        """Let Autobahn read."""
-        super().dataReceived(data)
+        """Let Autobahn read, which after the end would only collect."""
+        if self.state != self.STATE_CLOSED:
+            super().dataReceived(data)
 
     def _check_head(self, seen: bytes) -> None:
         end = seen.find(b"\r\n\r\n")
@@ -140,14 +141,17 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         """Refuse with the error envelope, where Autobahn would send a bare status line."""
         if self._refusal is None:
             headers = dict(responseHeaders or ())
-            if "Sec-WebSocket-Version" in headers:
+            # A version of WebSocket other than ours, or an upgrade to something else.
+            if "Sec-WebSocket-Version" in headers or reason.startswith("HTTP Upgrade header"):
                 code = 426
             if code == 426:
                 headers |= {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-            self._refusal = InvalidRequest(reason.partition(' "')[0], status=code, headers=headers)
-        self._refuse(self._refusal)
+            self._refuse(InvalidRequest(reason.partition(' "')[0], status=code, headers=headers))
+        else:
+            self._refuse(self._refusal)
 
     def _refuse(self, error: RealtimeError) -> None:
+        self._refusal = error
         counters = self.factory.node.counters
         counters.errors += 1
         counters.refused_connections += 1
@@ -179,6 +183,17 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         super().onMessageBegin(isBinary)
         if isBinary:
             self.close(CloseCode.UNSUPPORTED_DATA)
+
+    def onFrameData(self, payload: bytes) -> bool | None:
+        """Keep nothing of empty fragments, nor of control frames too long, which are violations.
+
+        Autobahn would collect either without end.
+        """
+        frame = self.current_frame
+        if not payload or (frame.opcode > 7 and frame.length > 125):
+            return None
+        kept: bool | None = super().onFrameData(payload)
+        return kept
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Hand a text message to the client."""
@@ -237,10 +252,15 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
     ) -> None:
         """Send a Close frame, and no message after it; the rest has to happen soon."""
+        client = self.client
+        if client is None or self.state != self.STATE_OPEN:
+            return
+        # A slow consumer's queue is full, and the hub may be at work on it.
+        if code != CloseCode.SLOW_CONSUMER:
+            self.factory.node.hub.finish(client)
         super().sendCloseFrame(code=code, reasonUtf8=reasonUtf8, isReply=isReply)
-        if self.client is not None:
-            self.client.mute()
-            self._expect_end_within(self.factory.options.close_timeout)
+        client.mute()
+        self._expect_end_within(self.factory.options.close_timeout)
 
     def dropConnection(self, abort: bool = False) -> None:
         """End the TCP connection, and write nothing more to it."""
