@@ -55,7 +55,7 @@ class FrontDoor(Protocol):
         assert transport is not None  # noqa: S101
         protocol = factory.buildProtocol(transport.getPeer())
         if protocol is None:
-            transport.loseConnection()
+            transport.abortConnection()  # type: ignore[attr-defined]
             return
         if isinstance(transport, ProtocolWrapper):  # TLS
             transport.wrappedProtocol = protocol

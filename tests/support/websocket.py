@@ -449,7 +449,7 @@ class Rig:
             client.abandon()
         self._port.stopListening()
         try:
-            self.wait(lambda: not self._streams())
+            self.wait(lambda: not self.streams())
             self.settle()
             left = {
                 "connections": self.counters.active_connections,
@@ -463,10 +463,10 @@ class Rig:
         finally:
             self._close_reactor()
 
-    def _streams(self) -> list[Any]:
-        internal = self.reactor._internalReaders
+    def streams(self) -> int:
+        """How many sockets the server has, its port included."""
         everything = {*self.reactor.getReaders(), *self.reactor.getWriters()}
-        return [selectable for selectable in everything if selectable not in internal]
+        return len(everything - self.reactor._internalReaders)
 
     def _close_reactor(self) -> None:
         for reader in list(self.reactor._internalReaders):
@@ -525,7 +525,7 @@ def _client_context() -> ssl.SSLContext:
 # -- running a behaviour on every path ---------------------------------------------------------
 
 
-class OnPath(SynchronousTestCase):
+class OnPath(TestCase):
     """A behaviour on one of the two connection classes, over plain TCP or TLS."""
 
     connection: type[Connection]
