@@ -111,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             processors=processors(),
         )
         results = measure(plan, _tell)
-        _tell(f"written: {write(results, BUILD if options.quick else RESULTS)}")
+        chosen = options.only or options.servers or options.workloads
+        partial = options.quick or (chosen and not options.publish)
+        _tell(f"written: {write(results, BUILD if partial else RESULTS)}")
     print(report(results, before))
     if options.publish:
         for path in publish(results, DOCS):
