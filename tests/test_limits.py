@@ -139,7 +139,8 @@ class KeyedLimiterTests(SynchronousTestCase):
             limiter.take(f"old {number}", UNIX)
         for number in range(100):
             limiter.take(f"new {number}", UNIX + 10)
-        self.assertEqual(len(limiter), 100)
+            # Two go for each that comes, or a flood's traces would never be fewer.
+            self.assertEqual(len(limiter), max(99 - number, number + 1))
         self.assertGreater(limiter.take("new 0", UNIX + 10), 0.0)
 
     def test_flood_is_bounded(self) -> None:

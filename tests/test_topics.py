@@ -143,6 +143,11 @@ class GrammarTests(SynchronousTestCase):
             self.assertIsNotNone(check_topic(name), name)
             self.assertTrue(is_pattern(name))
 
+    def test_says_what_is_wrong(self) -> None:
+        """Each kind of mistake has a sentence of its own."""
+        problems = [check_pattern(name) for name in ("", "a" * 256, "a..b", ">.a", "a*")]
+        self.assertEqual(len(set(problems) | {check_topic("*"), None}), 7)
+
     @given(names)
     def test_agrees_with_naive_grammar(self, name: str) -> None:
         """Any text is a topic or pattern exactly where the naive grammar says so."""

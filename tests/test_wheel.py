@@ -82,6 +82,13 @@ class TimerWheelTests(SynchronousTestCase):
         self.assertEqual(wheel.advance(START + 2), ["a"])
         self.assertEqual(wheel.advance(START + 2), [])
 
+    def test_cancelled_leaves_nothing(self) -> None:
+        """Seconds of which all was cancelled take no memory while their time has not come."""
+        wheel: TimerWheel[int] = TimerWheel(START)
+        for number in range(100):
+            wheel.cancel(number, wheel.schedule(number, START + 1000 + number))
+        self.assertEqual(wheel._due, {})
+
     def test_jump_is_cheap(self) -> None:
         """A clock that leaps by years costs what is due, not the seconds between."""
         wheel: TimerWheel[str] = TimerWheel(0)
