@@ -44,6 +44,7 @@ def _headers_of(error: RealtimeError) -> dict[str, str]:
 def whole_answer(error: RealtimeError) -> bytes:
     """The last answer of a connection, for a request that nobody could read."""
     body = encode_error_body(error)
+    headers = _headers_of(error)
     head = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
         f"Server: {SERVER}",
@@ -51,6 +52,7 @@ def whole_answer(error: RealtimeError) -> bytes:
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
-        "Connection: close",
+        "Connection: close" + (", Upgrade" if "Upgrade" in headers else ""),
+        *(f"{name}: {value}" for name, value in headers.items() if name != "Connection"),
     ]
     return "\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body

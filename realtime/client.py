@@ -45,8 +45,9 @@ from realtime.topics import check_topic
 SERVER_NAME = "WebSocket Real-time Communication Server"
 # Seconds before its token's expiry at which a client is told.
 EXPIRY_NOTICE = 60
-# Refusals that a connection may collect at once, and the rate a second at which they are
-# forgiven; with more it is closed (4502 for malformed messages, 4004 for too many).
+# Refusals that a connection may collect at once; with more it is closed: 4502 for malformed
+# messages, of which so many are forgiven a second, and 4004 for messages above the rate, of
+# which as many are forgiven as are allowed, so that who waits as told is never closed.
 MAX_REFUSALS = 100
 FORGIVENESS = 2.0
 
@@ -73,10 +74,11 @@ class Client:
     __slots__ = (
         "_bucket",
         "_due",
+        "_excess",
+        "_malformed",
         "_next_ping",
         "_node",
         "_policy",
-        "_refusals",
         "_transport",
         "_warned",
         "heard",
@@ -94,7 +96,8 @@ class Client:
         self._policy = policy
         self._transport = transport
         self._bucket = TokenBucket(policy.message_rate, policy.message_burst)
-        self._refusals: TokenBucket | None = None
+        self._malformed: TokenBucket | None = None
+        self._excess: TokenBucket | None = None
         self.identity = identity
         self.number = node.next_number()
         self.topics: dict[str, None] = {}
@@ -152,12 +155,21 @@ class Client:
         now = self._node.now()
         wait = self._bucket.take(now)
         if wait:
-            self._refuse(RateLimited(wait), read_id(message), CloseCode.RATE_LIMITED)
+            self._error(RateLimited(wait), read_id(message))
+            if self._excess is None:
+                rate = max(FORGIVENESS, self._policy.message_rate)
+                self._excess = TokenBucket(rate, MAX_REFUSALS)
+            if self._excess.take(now):
+                self.close(CloseCode.RATE_LIMITED)
             return
         try:
             command = decode_command(message)
         except BadCommand as error:
-            self._refuse(error, error.id, CloseCode.TOO_MANY_ERRORS)
+            self._error(error, error.id)
+            if self._malformed is None:
+                self._malformed = TokenBucket(FORGIVENESS, MAX_REFUSALS)
+            if self._malformed.take(now):
+                self.close(CloseCode.TOO_MANY_ERRORS)
             return
         try:
             if type(command) is Broadcast:
@@ -324,14 +336,6 @@ class Client:
     def _error(self, error: RealtimeError, id: CommandId) -> None:
         self._node.counters.errors += 1
         self._reply("Error", error_object(error), id)
-
-    def _refuse(self, error: RealtimeError, id: CommandId, code: CloseCode) -> None:
-        """Answer what was not obeyed, and close with `code` when that goes on."""
-        self._error(error, id)
-        if self._refusals is None:
-            self._refusals = TokenBucket(FORGIVENESS, MAX_REFUSALS)
-        if self._refusals.take(self._node.now()):
-            self.close(code)
 
 
 def _second(time: float) -> int:

@@ -7,8 +7,7 @@ what messages mean is `client.py`'s. `fastpath.py` has the quicker twin of `Conn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from http import HTTPStatus
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -18,8 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from realtime.answers import whole_answer
 from realtime.client import Client, ClientPolicy
-from realtime.envelope import encode_error_body
 from realtime.errors import (
     CloseCode,
     Forbidden,
@@ -155,16 +154,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         counters = self.factory.node.counters
         counters.errors += 1
         counters.refused_connections += 1
-        body = encode_error_body(error)
-        head = [
-            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            "Cache-Control: no-store",
-            "Connection: close" + (", Upgrade" if "Upgrade" in error.headers else ""),
-            *(f"{name}: {value}" for name, value in error.headers.items()),
-        ]
-        self.sendData("\r\n".join(head).encode("ascii") + b"\r\n\r\n" + body)
+        self.sendData(whole_answer(error))
         self.dropConnection(abort=False)
 
     def onOpen(self) -> None:
@@ -352,7 +342,8 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
     ) -> None:
         super().__init__(server="realtime-server", reactor=reactor)
         self.node = node
-        self.policy = policy
+        # A renewed token has to be as good as the one that was connected with.
+        self.policy = replace(policy, authenticate=self.identify)
         self.options = options
         self._origins = origins
         self._authenticate = authenticate
@@ -386,11 +377,16 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         """Who the token says connects. Raises 401, 403 and 503 errors, in that order."""
         if not token:
             raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
+        identity = self.identify(token)
+        if not self._origins.allows(origin, host):
+            raise Forbidden("Pages of this origin may not connect")
+        self.node.admit()
+        return identity
+
+    def identify(self, token: str) -> Identity:
+        """Whose token it is, if they have a role that may connect. Raises 401 and 403 errors."""
         identity = self._authenticate(token)
         roles = self.options.connect_roles
         if roles and roles.isdisjoint(identity.roles):
             raise Forbidden("Connecting needs a role that the token does not have")
-        if not self._origins.allows(origin, host):
-            raise Forbidden("Pages of this origin may not connect")
-        self.node.admit()
         return identity

@@ -33,6 +33,7 @@ NEIGHBOURS = {
     "accounts": {"database"},
     "sessions_sqlite": {"database"},
     "fastpath": {"websocket"},
+    "websocket": {"answers"},
     "rest": {"answers", "http", "page", "rest_sessions"},
     "rest_sessions": {"answers", "http"},
     "page": {"answers"},
