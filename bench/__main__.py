@@ -92,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         install(options.peers_dir, _tell)
         return
     if options.list:
-        for one in (*servers.SERVERS, *workloads.WORKLOADS):
-            print(f"{one.name:16} {one.title}")
+        for server in servers.SERVERS:
+            print(f"{server.name:16} {server.title}")
+        for workload in workloads.WORKLOADS:
+            print(f"{workload.name:16} {workload.title}")
         return
     before = read(options.compare) if options.compare else None
     if options.source:

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import servers
+from bench.chart import ratio_text
 from bench.machine import BenchError, Processors, build, machine_class, open_files, processors
 from bench.process import Running, read_result, running
-from bench.report import ratio_text, table
+from bench.report import table
 from bench.run import FAULTS
 from bench.servers import our_command
 

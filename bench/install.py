@@ -32,7 +32,7 @@ def install(peers: Path, tell: Callable[[str], None]) -> None:
         directory = peers / name
         if not (directory / "bin/python").exists():
             venv.create(directory, with_pip=True)
-        command = [directory / "bin/python", "-m", "pip", "install", "--quiet", "--upgrade"]
+        command = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", "--upgrade"]
         if subprocess.run([*command, *packages], check=False).returncode:
             tell(f"{name} could not be installed: its servers will be left out")
     npm = shutil.which("npm")

@@ -41,7 +41,7 @@ def _build_marker() -> Path:
         raise BenchError("a C compiler and valgrind are needed (apt-get install gcc valgrind)")
     BUILD.mkdir(exist_ok=True)
     library = BUILD / "marker.so"
-    command = [compiler, "-O2", "-shared", "-fPIC", "-o", library, HERE / "marker.c"]
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(HERE / "marker.c")]
     if subprocess.run(command, check=False).returncode:
         raise BenchError("marker.c cannot be compiled: are valgrind's headers installed?")
     return library

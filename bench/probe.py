@@ -74,7 +74,7 @@ def main() -> None:
     file = open(sys.argv.pop(1), "w")  # noqa: SIM115  (open as long as the process)
     reactor.callWhenRunning(Probe, reactor, file)
     sys.argv[0] = "twistd"
-    twistd.run()
+    twistd.run()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
     order = deque(plan.servers)
     failed: dict[str, str] = {}
     for number in range(plan.rounds):
-        _round(plan, order, runs, failed, lambda text, n=number + 1: tell(f"round {n}: {text}"))
+        _round(plan, order, runs, failed, partial(_tell_round, tell, number + 1))
         order.rotate(-1)
     used = [server for server in plan.servers if server.name not in failed]
     return {
@@ -85,6 +86,10 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
         },
         "runs": runs,
     }
+
+
+def _tell_round(tell: Callable[[str], None], number: int, text: str) -> None:
+    tell(f"round {number}: {text}")
 
 
 def _round(

@@ -110,7 +110,7 @@ def our_command(*options: str, probe: bool = False) -> Callable[[Place], list[st
     def command(place: Place) -> list[str | Path]:
         secret = place.directory / "secret"
         write_tokens(secret, place.tokens, USERS)
-        start = ("-c", "from twisted.scripts.twistd import run; run()")
+        start: tuple[str, ...] = ("-c", "from twisted.scripts.twistd import run; run()")
         if probe:
             start = ("-m", "bench.probe", str(place.directory / "pauses"))
         return [

@@ -30,7 +30,7 @@ NOW = 1_760_000_000.0
 SUBSCRIBERS = 50
 PAYLOAD = "x" * 128
 _MASK = bytes((0x12, 0x34, 0x56, 0x78))
-_GONE = Failure(ConnectionError("gone"))
+_GONE: Any = Failure(ConnectionError("gone"))  # type: ignore[no-untyped-call]
 
 
 class Wire(tcp.Server):
@@ -43,7 +43,7 @@ class Wire(tcp.Server):
         self._tempDataBuffer = []
         self.connected = 1
         self.disconnecting = False
-        self.socket = self
+        self.socket: Any = self
         self.send = len
         self.protocol: Any = None
 
