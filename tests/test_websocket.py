@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from realtime import hub
@@ -190,6 +191,15 @@ class Handshake:
         """Without one of the roles asked for it is 403."""
         self.refuse(request_head(), 403, "FORBIDDEN", connect_roles=["operator"])
         self.rig(connect_roles=["operator", "user"]).connect()
+
+    def test_role_at_renewal(self) -> None:
+        """A renewed token needs one of the roles as well, or is refused."""
+        rig = self.rig(connect_roles=["user"])
+        client = rig.connect()
+        rig.identities["renewed"] = replace(identity_of("alice"), roles=frozenset({"other"}))
+        client.send(command("Authenticate", {"token": "renewed"}, id=1))
+        reply = client.message()
+        self.assertEqual((reply["id"], reply["data"]["code"]), (1, "FORBIDDEN"))
 
     def test_origin(self) -> None:
         """From a page of an origin not allowed it is 403; no page, and its own, may connect."""
