@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from select import EPOLLIN
 from typing import Any
 
+from autobahn.twisted.websocket import WebSocketAdapterProtocol
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet import abstract, tcp, unix
@@ -199,15 +200,17 @@ class FastConnection(Connection):
     def _watch_queue(self) -> None:
         """Count by the producer interface where the transport's own buffers do not tell."""
         transport = self.transport
-        if (
+        plain = (
             isinstance(transport, tcp.Server)
             and not isinstance(transport, unix.Server)
             and not transport.TLS
-        ):
-            return
-        response, self._response = self._response, None
-        transport.write(response)
-        super()._watch_queue()
+        )
+        # An HTTP answer may still be on its way.
+        if not plain or transport.dataBuffer or transport._tempDataLen:
+            response, self._response = self._response, None
+            transport.write(response)
+        if not plain:
+            super()._watch_queue()
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Write for Autobahn; what it answers to an accepted handshake waits for `send`."""
@@ -313,7 +316,12 @@ class LeanTurns:
 
 def call_soon_of(reactor: Any, allow: bool = True) -> Callable[[Callable[[], None]], object]:
     """How to run something at the end of a turn of `reactor`: leanly where that is possible."""
-    if allow and type(reactor) is EPollReactor and "doIteration" not in vars(reactor):
+    if (
+        allow
+        and type(reactor) is EPollReactor
+        and "doIteration" not in vars(reactor)
+        and all(hasattr(reactor, name) for name in _EXPECTED_OF_REACTOR)
+    ):
         turns = LeanTurns(reactor)
         vars(reactor)["doIteration"] = turns
         return turns.call_soon
@@ -341,6 +349,8 @@ def connection_class(allow: bool = True) -> type[Connection]:
         for name in names
         if not hasattr(owner, name)
     ]
+    problems += sorted({"_tempDataLen"} - _set_by(abstract.FileDescriptor.__init__))
+    problems += sorted({"socket"} - _set_by(tcp.Connection.__init__))
     problems += sorted(_set_by(WebSocketProtocol._connectionMade) - set(dir(FastConnection)))
     if apply_mask is None:
         problems.append("websockets.speedups")
@@ -357,7 +367,9 @@ _EXPECTED: dict[Any, tuple[str, ...]] = {
     abstract.FileDescriptor: ("dataBuffer", "offset", "startWriting", "writeSomeData"),
     tcp.Server: ("TLS", "getHandle"),
     WebSocketProtocol: ("_dataReceived", "processData", "sendData", "consumeData"),
+    WebSocketAdapterProtocol: ("_onOpen",),
 }
+_EXPECTED_OF_REACTOR = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable")
 
 
 def _set_by(method: Any) -> set[str]:

@@ -229,6 +229,16 @@ class LateUpgrades(Ports):
             rig.wait(lambda client=client: client.ended)
         self.assertEqual(rig.counters.refused_connections, 2)
 
+    def test_pipelined(self) -> None:
+        """It may be asked for in one piece with the request before, and is answered after that."""
+        rig = self.port()
+        client = rig.client()
+        client.send(HEALTH + request_head())
+        self.assertEqual(client.answer().status, 200)
+        self.assertEqual(client.open(b"")["data"]["status"], "connected")
+        client.send(command("Ping", id=1), command("Ping", id=2))
+        self.assertEqual([message["id"] for message in client.messages(2)], [1, 2])
+
     def test_late_slow_consumer(self) -> None:
         """It is cut when it does not read, as any other."""
         rig = self.port(max_queue_bytes=100_000, send_buffer=4096)

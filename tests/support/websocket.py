@@ -261,7 +261,7 @@ class RawClient:
 
     def open(self, head: bytes | None = None) -> dict[str, Any]:
         """Open the WebSocket, and take the welcome."""
-        answer = self.ask(head or request_head())
+        answer = self.ask(request_head() if head is None else head)
         if answer.status != 101:
             raise AssertionError(f"refused: {answer}")
         welcome: dict[str, Any] = self.message()
@@ -461,19 +461,24 @@ class Rig:
             }
             self.case.assertEqual(left, dict.fromkeys(left, 0))
         finally:
-            self._close_reactor()
+            dispose(self.reactor)
 
     def streams(self) -> int:
         """How many sockets the server has, its port included."""
         everything = {*self.reactor.getReaders(), *self.reactor.getWriters()}
         return len(everything - self.reactor._internalReaders)
 
-    def _close_reactor(self) -> None:
-        for reader in list(self.reactor._internalReaders):
-            self.reactor._internalReaders.discard(reader)
-            with suppress(Exception):
-                reader.connectionLost(None)
-        self.reactor._poller.close()
+
+def dispose(reactor: Any) -> None:
+    """Close what a reactor keeps open for itself; collecting it would not."""
+    reactor.fireSystemEvent("shutdown")
+    for reader in list(reactor._internalReaders):
+        reactor._internalReaders.discard(reader)
+        reactor.removeReader(reader)
+        with suppress(Exception):
+            reader.connectionLost(None)
+    if isinstance(reactor, EPollReactor):
+        reactor._poller.close()
 
 
 @cache
