@@ -12,6 +12,7 @@ import dis
 from collections.abc import Callable
 from functools import cached_property, partial
 from select import EPOLLIN
+from time import monotonic
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketAdapterProtocol
@@ -42,9 +43,12 @@ _MASKED = 0x80
 # Payload lengths up to 125 stand in the second byte; 126 there announces sixteen bits.
 _SMALL = 125
 _MEDIUM = 126
-# Bytes taken from a socket at once, and sockets served in one turn of the reactor.
+_PING = b"\x89\x00"
+# Bytes taken from a socket at once; sockets served in one turn of the reactor, at most so many
+# and for at most about so many seconds.
 _READ_SIZE = 64 * 1024
 _MAX_EVENTS = 512
+_MAX_SECONDS = 0.005
 
 
 class _Ignored:
@@ -247,6 +251,10 @@ class FastConnection(Connection):
         transport.write(data)
         return size
 
+    def ping(self) -> None:
+        """Send an empty Ping."""
+        self.sendData(_PING)
+
     def unsent(self, data: bytes, sent: int) -> None:
         """Let the transport hold back what the socket did not take."""
         if sent < 0:
@@ -284,7 +292,11 @@ class LeanTurns:
             ready = reactor._poller.poll(timeout, _MAX_EVENTS)
         except InterruptedError:
             return
+        until = monotonic() + _MAX_SECONDS
         for number, event in ready:
+            # epoll tells again of those that are left.
+            if monotonic() > until:
+                break
             selectable = selectables.get(number)
             if selectable is None:
                 continue

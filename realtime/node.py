@@ -21,6 +21,9 @@ from realtime.metrics import Counters
 from realtime.model import Health, Position, Publication
 from realtime.wheel import TimerWheel
 
+# Deadlines served in one turn of the reactor, a few milliseconds of them.
+DEADLINES_A_TURN = 100
+
 
 class Node:
     """The heart of a server process. Times are seconds of `clock`."""
@@ -106,10 +109,16 @@ class Node:
         return done
 
     def advance(self) -> None:
-        """Look at the clock and serve the deadlines that have come; called once a second."""
+        """Look at the clock and serve the deadlines that have come; called once a second.
+
+        Where there are many, each turn of the reactor serves some.
+        """
         self.tick = int(self.now())
-        for item in self.deadlines.advance(self.tick):
+        due = self.deadlines.advance(self.tick, DEADLINES_A_TURN)
+        for item in due:
             item.on_deadline(self.tick)
+        if len(due) == DEADLINES_A_TURN:
+            self._clock.callLater(0, self.advance)
 
     # -- topics and messages ---------------------------------------------------------------
 

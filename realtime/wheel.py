@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,11 +16,13 @@ class TimerWheel(Generic[T]):
     serves every connection. An item is due at most once a second; times are whole seconds.
     """
 
-    __slots__ = ("_due", "_now")
+    __slots__ = ("_due", "_late", "_now")
 
     def __init__(self, now: int) -> None:
         self._now = now
         self._due: dict[int, dict[T, None]] = {}
+        # Seconds that have come, and may still have items.
+        self._late: deque[int] = deque()
 
     def __len__(self) -> int:
         return sum(map(len, self._due.values()))
@@ -41,11 +45,27 @@ class TimerWheel(Generic[T]):
             if not bucket:
                 del self._due[second]
 
-    def advance(self, now: int) -> list[T]:
-        """Move to `now` and give back what has become due, soonest first."""
-        if now - self._now > len(self._due):
-            seconds = sorted(second for second in self._due if second <= now)
-        else:
-            seconds = [s for s in range(self._now + 1, now + 1) if s in self._due]
-        self._now = max(now, self._now)
-        return [item for second in seconds for item in self._due.pop(second)]
+    def advance(self, now: int, limit: int | None = None) -> list[T]:
+        """Move to `now` and take what has become due, soonest first, at most `limit` items.
+
+        What is left over stays due, and can be cancelled, until it is taken.
+        """
+        if now > self._now:
+            if now - self._now > len(self._due):
+                self._late.extend(sorted(s for s in self._due if self._now < s <= now))
+            else:
+                self._late.extend(s for s in range(self._now + 1, now + 1) if s in self._due)
+            self._now = now
+        taken: list[T] = []
+        while self._late:
+            second = self._late[0]
+            bucket = self._due.get(second, {})
+            part = list(islice(bucket, None if limit is None else limit - len(taken)))
+            taken += part
+            if len(part) < len(bucket):
+                for item in part:
+                    del bucket[item]
+                break
+            self._due.pop(second, None)
+            self._late.popleft()
+        return taken

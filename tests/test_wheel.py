@@ -105,3 +105,15 @@ class TimerWheelTests(SynchronousTestCase):
         for item in wheel.advance(START + 1):
             self.assertEqual(wheel.schedule(item, START + 1), START + 2)
         self.assertEqual(wheel.advance(START + 2), ["a"])
+
+    def test_limit(self) -> None:
+        """With a limit the rest stays due, in order, and can still be cancelled."""
+        wheel: TimerWheel[str] = TimerWheel(0)
+        for second, item in ((1, "a"), (1, "b"), (2, "c"), (2, "d"), (3, "e")):
+            wheel.schedule(item, second)
+        self.assertEqual(wheel.advance(2, 1), ["a"])
+        self.assertEqual(wheel.advance(2, 2), ["b", "c"])
+        wheel.cancel("d", 2)
+        self.assertEqual(wheel.schedule("f", 1), 3)
+        self.assertEqual(wheel.advance(3, 10), ["e", "f"])
+        self.assertEqual((wheel.advance(3, 10), len(wheel)), ([], 0))
