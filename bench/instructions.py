@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -30,9 +31,16 @@ TOLERANCE = 0.05
 
 
 def _key() -> str:
-    """Figures hold for one minor version of Python on one kind of processor."""
-    version = ".".join(platform.python_version_tuple()[:2])
-    return f"{sys.implementation.name}-{version}-{platform.machine()}"
+    """Figures hold for one build of Python on one kind of processor."""
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return "-".join(
+        (
+            sys.implementation.name,
+            platform.python_version(),
+            platform.machine(),
+            "optimized" if optimized else "plain",
+        )
+    )
 
 
 def _build_marker() -> Path:
