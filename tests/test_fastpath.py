@@ -188,11 +188,25 @@ def conversations(draw: st.DrawFn) -> tuple[Said, list[bytes]]:
     return meant, draw(pieces_of(data))
 
 
+def boundaries(data: bytes) -> list[int]:
+    """Where masked frames end."""
+    ends = [0]
+    while len(data) - ends[-1] >= 14:
+        start = ends[-1]
+        size = data[start + 1] & 127
+        if size == 126:
+            size = 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        elif size == 127:
+            size = 8 + int.from_bytes(data[start + 2 : start + 10], "big")
+        ends.append(start + 6 + size)
+    return [end for end in ends if end <= len(data)]
+
+
 @st.composite
 def pieces_of(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """The bytes in pieces: few, or a beginning byte by byte."""
+    """The bytes in pieces: cut between frames or anywhere, now and then byte by byte."""
     positions = st.integers(0, len(data))
-    cuts = set(draw(st.lists(positions, max_size=8)))
+    cuts = set(draw(st.lists(st.sampled_from(boundaries(data)) | positions, max_size=8)))
     if draw(st.booleans()):
         start = draw(positions)
         cuts |= set(range(start, min(start + 20, len(data))))

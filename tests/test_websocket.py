@@ -417,6 +417,26 @@ class Frames:
         for id in range(100):
             self.assert_pong(client, id)
 
+    def test_bytes_that_look_like_a_frame(self) -> None:
+        """A piece that begins like a frame, and is in the middle of one, is no frame."""
+        text = "Â".encode()[:1] + b"\x81" + b"\xc3\xa9ab\xc3" + b"\x89AB\xc3" * 16 + b"\x89AB "
+        text.decode()
+        client = self.open()
+        whole = frame(text, key=bytes(4))
+        client.send(whole[:7], whole[7:])
+        self.assertEqual(client.message()["type"], "Error")
+        self.assertEqual(client.pending(), [])
+        whole = frame(b"1", key=b"\x80abc")[1:]
+        client.send(b"\x81", whole, command("Ping", id=1))
+        self.assertEqual(client.message()["type"], "Error")
+        self.assert_pong(client)
+
+    def test_message_within_a_message(self) -> None:
+        """A whole message between the fragments of another is 1002, in whatever pieces."""
+        client = self.open()
+        client.send(frame(b'"', final=False), command("Ping", id=1))
+        self.assert_closed(client, 1002)
+
     def test_max_frame_size(self) -> None:
         """A message of max_frame_size passes, a byte more closes 1009."""
         for limit in (1024, 65536):
@@ -822,6 +842,19 @@ class Closing:
         self.assertEqual([frame.opcode for frame in frames].count(CLOSE), 1)
         self.assertEqual(payloads(alice.pending()), [1, 2])
 
+    def test_not_obeyed_after_close(self) -> None:
+        """Commands that come after the server's Close frame are not obeyed."""
+        news = broadcast("news", 1)
+        rig = self.rig()
+        bob, alice = rig.subscriber("bob"), rig.connect()
+        rig.node.revoke("user", "alice")
+        alice.send(news, news[:9], news[9:])
+        self.assertEqual(alice.close_code(), 4500)
+        carol = rig.connect("carol")
+        carol.send(frame(b"nonsense") * 150 + news)
+        self.assertEqual(carol.until_close()[1], 4502)
+        self.assertEqual(bob.pending(), [])
+
     def test_closed_while_publications_wait(self) -> None:
         """One who is closed in the turn of publications gets those from before the Close."""
         rig = self.rig()
@@ -930,19 +963,20 @@ class Order:
 
     def test_slow_then_quick(self) -> None:
         """One who stops reading for a while, and is not cut, misses nothing."""
-        rig = self.rig(max_queue_bytes=1 << 22, send_buffer=4096)
+        rig = self.rig(max_queue_bytes=300_000, send_buffer=4096)
         bob = rig.subscriber("bob", receive_buffer=4096)
         alice = rig.connect()
-        bob.reading = False
-        sent = 0
-        while rig.held(rig.served("bob")) < 100_000:
-            alice.send(broadcast("news", [sent, "x" * 5000]))
-            sent += 1
-        bob.reading = True
-        alice.send(*(broadcast("news", [n, ""]) for n in range(sent, sent + 50)))
-        got = payloads(bob.frames(sent + 50))
-        self.assertEqual([payload[0] for payload in got], list(range(sent + 50)))
-        self.assertEqual(rig.held(rig.served("bob")), 0)
+        for _ in range(4):
+            bob.reading = False
+            sent = 0
+            while rig.held(rig.served("bob")) < 180_000:
+                alice.send(broadcast("news", [sent, "x" * 5000]))
+                sent += 1
+            bob.reading = True
+            alice.send(*(broadcast("news", [n, ""]) for n in range(sent, sent + 50)))
+            got = payloads(bob.frames(sent + 50))
+            self.assertEqual([payload[0] for payload in got], list(range(sent + 50)))
+            self.assertEqual(rig.held(rig.served("bob")), 0)
 
 
 class SlowConsumers:
