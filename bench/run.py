@@ -37,7 +37,7 @@ _MESSAGE_FIGURES = {
     "deliveries": "deliveries",
 }
 _IDLE_FIGURES = {
-    "kb": "rss_kb_per_conn",
+    "kb": "anon_kb_per_conn",
     "connect_us": "srv_us_per_connect",
     "connect_rate": "connects_per_s",
     "generator_connect_us": "gen_us_per_connect",

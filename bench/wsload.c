@@ -379,7 +379,7 @@ static void pump(int timeout) {
 }
 
 /* ---------- server process accounting ---------- */
-typedef struct { double cpu, user, sys; double rss, pss; int procs, threads; } usage;
+typedef struct { double cpu, user, sys; double rss, pss, anon; int procs, threads; } usage;
 static int allp[4096], nall;
 static void find_procs(void) {
     nall = 0; for (int i = 0; i < npids; i++) allp[nall++] = pids[i];
@@ -406,7 +406,7 @@ static usage take(int mem) {
             if (sp) { if (fscanf(sp, "%llu", &ns) == 1) st += ns / 1e9; fclose(sp); } u.threads++; }
             closedir(d); }
         double tick = (ut + sy) / hz; u.cpu += st > tick - 0.05 ? st : tick; /* schedstat is exact but forgets exited threads */
-        if (mem) { snprintf(f, sizeof f, "/proc/%d/smaps_rollup", allp[i]); fp = fopen(f, "r"); if (fp) { while (fgets(b, sizeof b, fp)) { double k; if (sscanf(b, "Rss: %lf", &k) == 1) u.rss += k; else if (sscanf(b, "Pss: %lf", &k) == 1) u.pss += k; } fclose(fp); } }
+        if (mem) { snprintf(f, sizeof f, "/proc/%d/smaps_rollup", allp[i]); fp = fopen(f, "r"); if (fp) { while (fgets(b, sizeof b, fp)) { double k; if (sscanf(b, "Rss: %lf", &k) == 1) u.rss += k; else if (sscanf(b, "Pss: %lf", &k) == 1) u.pss += k; else if (sscanf(b, "Anonymous: %lf", &k) == 1) u.anon += k; /* less the file pages, which the kernel takes back as it likes */ } fclose(fp); } }
     }
     return u;
 }
@@ -481,7 +481,7 @@ int main(int ac, char **av) {
 #define J(...) on += snprintf(out + on, sizeof out - on, __VA_ARGS__)
     J("{\"label\":\"%s\",\"mode\":\"%s\",\"subs\":%d,\"alive\":%d,\"topics\":%d,\"size\":%d", label, mode == M_FAN ? "fan" : mode == M_ECHO ? "echo" : "idle", nsub, alive, ntopic, psize);
     J(",\"connect_s\":%.3f,\"connects_per_s\":%.0f,\"connect_fail\":%llu", csec, n_ready / csec, (unsigned long long)connect_fail);
-    if (npids) J(",\"srv_us_per_connect\":%.1f,\"rss0_kb\":%.0f,\"pss0_kb\":%.0f,\"rss1_kb\":%.0f,\"pss1_kb\":%.0f,\"rss_kb_per_conn\":%.2f,\"pss_kb_per_conn\":%.2f", (u1.cpu - u0.cpu) * 1e6 / (n_ready ? n_ready : 1), u0.rss, u0.pss, u2.rss, u2.pss, (u2.rss - u0.rss) / nconn, (u2.pss - u0.pss) / nconn);
+    if (npids) J(",\"srv_us_per_connect\":%.1f,\"rss0_kb\":%.0f,\"pss0_kb\":%.0f,\"rss1_kb\":%.0f,\"pss1_kb\":%.0f,\"rss_kb_per_conn\":%.2f,\"pss_kb_per_conn\":%.2f,\"anon_kb_per_conn\":%.2f", (u1.cpu - u0.cpu) * 1e6 / (n_ready ? n_ready : 1), u0.rss, u0.pss, u2.rss, u2.pss, (u2.rss - u0.rss) / nconn, (u2.pss - u0.pss) / nconn, (u2.anon - u0.anon) / nconn);
     J(",\"gen_us_per_connect\":%.1f", (gc1 - gc0) * 1e6 / (n_ready ? n_ready : 1));
     if (mode == M_IDLE) {
         if (hold > 0) { usage h0 = take(0); u64 a = now_ns(); quiesce(hold); usage h1 = take(1); double s = (now_ns() - a) / 1e9; J(",\"hold_s\":%.2f,\"idle_cpu_pct\":%.3f,\"rss2_kb\":%.0f,\"pss2_kb\":%.0f", s, (h1.cpu - h0.cpu) / s * 100, h1.rss, h1.pss); }
