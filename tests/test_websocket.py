@@ -426,6 +426,10 @@ class Frames:
         whole = frame(text, key=bytes(4))
         client.send(whole[: -len(middle) - 2], whole[-len(middle) - 2 :])
         self.assert_pong(client, json.loads(text)["id"])
+        payload = b"a\x81\x80bcde"
+        whole = frame(payload, PING, key=bytes(4))
+        client.send(whole[:7], whole[7:])
+        self.assertEqual(client.frames(), [Frame(PONG, payload)])
         whole = frame(PING_COMMAND, key=b"\x81\x80ab")
         client.send(whole[:2], whole[2:])
         self.assert_pong(client)
