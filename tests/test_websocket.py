@@ -871,6 +871,20 @@ class Closing:
         self.assertEqual(last.payload[:2], b"\x11\x94")
         self.assertEqual(payloads(bob.pending()), [1, 2])
 
+    def test_closed_amid_a_long_write(self) -> None:
+        """One who is closed while a write to many is under way misses the end, never the middle."""
+        self.patch(hub, "SLICE", 1)
+        rig = self.rig()
+        bob, alice = rig.subscriber("bob"), rig.subscriber("alice")
+        now = rig.clock.seconds()
+        rig.node.publish("news", b"1", "carol", now)
+        rig.reactor.iterate(0)
+        rig.node.publish("news", b"2", "carol", now)
+        rig.node.revoke("user", "alice")
+        frames, code = alice.until_close()
+        self.assertEqual((payloads(frames), code), ([], 4500))
+        self.assertEqual(payloads(bob.frames(2)), [1, 2])
+
     def test_subscriptions_end_with_the_close_frame(self) -> None:
         """A closing connection counts as open, and has no subscriptions any more."""
         rig = self.rig()
