@@ -15,7 +15,9 @@ _MODULES = Path(
 
 def no_reference() -> str | None:
     """Why the reference cannot be read, or None."""
-    return None if _TEXT.exists() else f"the API reference is not at {_TEXT.name}"
+    if _TEXT.exists():
+        return None
+    return f"the API reference is not at {_TEXT} (TEST_API_REFERENCE names another place)"
 
 
 def no_node(*packages: str) -> str | None:
@@ -23,7 +25,10 @@ def no_node(*packages: str) -> str | None:
     if shutil.which("node") is None:
         return "there is no node"
     missing = [package for package in packages if not (_MODULES / package).is_dir()]
-    return f"npm packages are missing: {', '.join(missing)}" if missing else None
+    if not missing:
+        return None
+    names = ", ".join(missing)
+    return f"npm packages are missing: {names} (TEST_NODE_MODULES names where they are)"
 
 
 def node_modules() -> str:
@@ -36,19 +41,30 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def code_blocks(language: str, heading: str) -> list[str]:
-    """The code blocks of a language below a heading, as they stand."""
+def text() -> str:
+    """The whole text."""
+    return _TEXT.read_text(encoding="utf-8")
+
+
+def code_blocks(language: str, heading: str, under: str = "") -> list[str]:
+    """The code blocks of a language right below a heading, as they stand.
+
+    Where headings of that name recur, `under` names one above it, in full.
+    """
     found: list[str] = []
-    here, fence, block = "", "", ""
-    for line in _TEXT.read_text(encoding="utf-8").splitlines(keepends=True):
+    above, fence, block = [""], "", ""
+    for line in text().splitlines(keepends=True):
         if line.startswith("```"):
-            if fence and (here, fence) == (heading, language):
+            if fence == language and above[-1] == heading and (not under or under in above):
                 found.append(block)
             fence, block = ("" if fence else line.strip("`\n")), ""
         elif fence:
             block += line
         elif line.startswith("#"):
-            here = line.lstrip("#").strip()
+            title = line.lstrip("#")
+            depth = len(line) - len(title)
+            above += [""] * depth
+            above[depth:] = [title.strip(" `\n")]
     return found
 
 

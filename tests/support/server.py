@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -48,42 +50,63 @@ def run(*arguments: str, input: str = "", **environ: str) -> subprocess.Complete
 class Server:
     """`twistd -n realtime` on a free port and a state directory of its own."""
 
-    def __init__(self, *options: str, state: str | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *options: str,
+        state: str | None = None,
+        port: int = 0,
+        command: Sequence[str] = (),
+        **environ: str,
+    ) -> None:
+        """With a `command` of its own, that is run beside the state directory, with `environ`."""
         self._temporary = state is None
         self.state = state or tempfile.mkdtemp(prefix="realtime-test-")
-        # The suite runs on both paths: TEST_FAST_PATH=false chooses the public one.
-        self._options = (f"--fast-path={os.environ.get('TEST_FAST_PATH', 'true')}", *options)
-        self._port = port
+        self._command = command or (
+            *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+            *("--nodaemon", "--pidfile=", "realtime"),
+            *(f"--port={port}", "--host=127.0.0.1", f"--state={self.state}"),
+            # The suite runs on both paths: TEST_FAST_PATH=false chooses the public one.
+            f"--fast-path={os.environ.get('TEST_FAST_PATH', 'true')}",
+            *options,
+        )
+        self._folder = Path(self.state).parent if command else Path(self.state)
+        self._environ = environ
         self.port = 0
         self.output = ""
         self.admin_password = ""
         self._process: subprocess.Popen[str] | None = None
+        self._reader: Thread | None = None
 
     def start(self) -> Server:
         """Start it; returns when it listens. Raises with its output when it does not."""
-        command = [
-            *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
-            *("--nodaemon", "--pidfile=", "realtime"),
-            *(f"--port={self._port}", "--host=127.0.0.1", f"--state={self.state}"),
-            *self._options,
-        ]
-        self._process = subprocess.Popen(
-            command,
-            cwd=self.state,
-            env=environment(),
+        self._process = process = subprocess.Popen(
+            self._command,
+            cwd=self._folder,
+            env=environment(**self._environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        listening = Event()
+        self._reader = Thread(target=self._read, args=(process.stdout, listening), daemon=True)
+        self._reader.start()
+        in_time = listening.wait(DEADLINE)
+        if not self.port:
+            self.stop(signal.SIGKILL)
+            problem = "did not start" if in_time else "did not start in time"
+            raise AssertionError(f"the server {problem}: {self.output}")
+        return self
+
+    def _read(self, lines: Iterable[str], listening: Event) -> None:
+        """Take what it says as it says it, so that a full pipe never holds it up."""
+        for line in lines:
             self.output += line
             if found := re.search(r"Password:\s+(\S+)", line):
                 self.admin_password = found[1]
             if found := re.search(r"Listening on \S+ port (\d+)", line):
                 self.port = int(found[1])
-                return self
-        raise AssertionError(f"the server did not start: {self.output}")
+                listening.set()
+        listening.set()
 
     @property
     def http_url(self) -> str:
@@ -108,16 +131,20 @@ class Server:
         if process is not None:
             process.send_signal(with_signal)
             try:
-                rest, _ = process.communicate(timeout=15)
-                self.output += rest
-                status = process.returncode
-            except subprocess.TimeoutExpired:
+                status = process.wait(timeout=15)
+            finally:
                 process.kill()
-                process.communicate()
-                raise
+                process.wait()
+                self._close(process)
         if self._temporary:
             shutil.rmtree(self.state, ignore_errors=True)
         return status
+
+    def _close(self, process: subprocess.Popen[str]) -> None:
+        assert self._reader is not None
+        self._reader.join(timeout=15)
+        assert process.stdout is not None
+        process.stdout.close()
 
     def request(
         self, method: str, path: str, body: Any = None, **headers: str
