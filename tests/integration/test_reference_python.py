@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import textwrap
+import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.process import spawn
 from tests.support.reference import code, no_reference
-from tests.support.server import Server, run
+from tests.support.server import Server
 
 DRIVER = """
 import asyncio, json, sys
-import reference_client
 from reference_client import RealtimeClient
 
 url, alice_token, bob_token = sys.argv[1:]
@@ -49,18 +49,32 @@ async def scenario():
     await alice.disconnect()
     await bob.disconnect()
 
-async def usage():
-    # The example's own main(), which sleeps a minute and names a server and a token.
-    real_sleep, real_connect = asyncio.sleep, reference_client.websockets.connect
-    reference_client.asyncio.sleep = lambda seconds: real_sleep(1.0)
-    reference_client.websockets.connect = lambda uri: real_connect(
-        uri.replace("ws://localhost:8081/ws", url).replace("your-jwt-token", alice_token)
-    )
-    await reference_client.main()
-
 asyncio.run(scenario())
-asyncio.run(usage())
 print("SEEN" + json.dumps(seen))
+"""
+
+# The example as a program: it names a server and a token, and stays for a minute.
+USAGE = """
+import asyncio, builtins, runpy, sys
+import websockets
+
+url, token = sys.argv[1:]
+connect, sleep, say = websockets.connect, asyncio.sleep, print
+heard = asyncio.Event()
+
+def hear(text):
+    say(text)
+    if text.startswith("Broadcast"):
+        heard.set()
+
+builtins.print = hear
+asyncio.sleep = lambda seconds: (
+    asyncio.wait_for(heard.wait(), 20) if seconds == 60 else sleep(seconds)
+)
+websockets.connect = lambda uri: connect(
+    uri.replace("ws://localhost:8081/ws", url).replace("your-jwt-token", token)
+)
+runpy.run_path("reference_client.py", run_name="__main__")
 """
 
 
@@ -69,24 +83,32 @@ class PythonClientTests(SynchronousTestCase):
 
     skip = no_reference()
 
-    def test_unmodified(self) -> None:
-        """It connects, subscribes, broadcasts, messages directly and pings; its main() runs."""
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        (folder / "reference_client.py").write_text(code("python", "Python Client Example"))
-        (folder / "driver.py").write_text(textwrap.dedent(DRIVER))
-        server = Server().start()
-        self.addCleanup(server.stop)
-        server.add_user("alice")
-        server.add_user("bob")
-        alice = server.login("alice")
-        bob = server.login("bob")
-        done = run(
-            str(folder / "driver.py"), server.ws_url, alice["access_token"], bob["access_token"]
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        source = code("python", "Python Client Example")
+        (self.folder / "reference_client.py").write_text(source, encoding="utf-8")
+        self.server = Server().start()
+        self.addCleanup(self.server.stop)
+
+    def drive(self, driver: str, *tokens: str) -> str:
+        """Run a driver beside the example; answer what it prints."""
+        (self.folder / "driver.py").write_text(driver, encoding="utf-8")
+        process = spawn(
+            self, [sys.executable, "driver.py", self.server.ws_url, *tokens], cwd=self.folder
         )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        output, _, seen = done.stdout.partition("SEEN")
-        got = dict(json.loads(seen))
+        output, complaints = process.communicate()
+        self.assertEqual(process.returncode, 0, output + complaints)
+        return output
+
+    def test_unmodified(self) -> None:
+        """It connects, subscribes, broadcasts, messages directly, pings and leaves."""
+        self.server.add_user("alice")
+        self.server.add_user("bob")
+        alice, bob = self.server.login("alice"), self.server.login("bob")
+        output = self.drive(DRIVER, alice["access_token"], bob["access_token"])
+        got = dict(json.loads(output.partition("SEEN")[2]))
+        self.assertNotIn("Error handling message", output)
         self.assertEqual(
             got["alice.Broadcast"],
             {
@@ -100,6 +122,17 @@ class PythonClientTests(SynchronousTestCase):
             {"from_user": alice["user"]["id"], "payload": {"secret": True}},
         )
         self.assertEqual(got["alice.Pong"]["timestamp"], 17)
-        # What the example's own lambdas print.
-        self.assertIn("Status: {'status': 'connected'", output)
-        self.assertIn("'message': 'Hello from Python!'", output)
+
+    def test_usage(self) -> None:
+        """The example as a program hears its welcome, its subscription and its own broadcast."""
+        login = self.server.login("admin", self.server.admin_password)
+        lines = self.drive(USAGE, login["access_token"]).splitlines()
+        # Its handlers answer None, and awaiting that is a complaint of the example's own.
+        told = [
+            line for line in lines if not line.startswith("Error handling message: object None")
+        ]
+        self.assertEqual(len(told), 3, lines)
+        self.assertIn("Status: {'status': 'connected'", told[0])
+        self.assertIn("Status: {'status': 'subscribed'", told[1])
+        self.assertIn("Broadcast: {'topic': 'chat.general'", told[2])
+        self.assertIn(f"'from_user': '{login['user']['id']}'", told[2])
