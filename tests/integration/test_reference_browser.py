@@ -39,12 +39,17 @@ PLAIN = """
     await until(() => one.seen.Broadcast);
     one.send({type: 'DirectMessage', data: {target_user: 'bob', payload: 1}});
     await until(() => two.seen.DirectMessage);
+    // Longer than the server waits for a sign of life, which only the browser's pongs give.
+    await new Promise((resolve) => setTimeout(resolve, 4000));
     one.send({type: 'Ping', data: {timestamp: 3}});
     await until(() => one.seen.Pong);
     one.maxReconnectAttempts = two.maxReconnectAttempts = 0;
     one.disconnect();
     two.disconnect();
-    return [one.seen, two.seen];
+    const nobody = new RealtimeClient(url, 'no.such.token');
+    nobody.maxReconnectAttempts = 0;
+    const refused = await nobody.connect().then(() => 'taken', (error) => error.type);
+    return [one.seen, two.seen, refused];
   }, [input.url, input.alice, input.bob]);
 """
 
@@ -79,19 +84,24 @@ REACT = """
   await page.evaluate(() => window.start());
   await page.waitForSelector('text=Status: Connected');
   await page.waitForSelector('#harness:has-text("up")');
-  await wait(300);
+  await until(() => frames.some((frame) => frame.includes('"subscribed"')));
   await page.evaluate(() => {
     window.direct = [];
-    window.pongs = [];
     window.hook.on('DirectMessage', (data) => window.direct.push(data));
     window.hook.broadcast('chat.general', {message: 'from the hook'});
     window.hook.sendDirectMessage('bob', {self: true});
-    window.hook.subscribe(['chat.other']);
   });
   await until(() => page.evaluate(() => window.direct.length > 0));
   await until(() => logs.some((line) => line.startsWith('New message:')));
-  const result = await page.evaluate(() => window.direct);
-  const text = await page.textContent('#chat');
+  // What the component hears, the other hook hears too once it has subscribed.
+  await page.evaluate(() => {
+    window.broadcasts = [];
+    window.hook.on('Broadcast', (data) => window.broadcasts.push(data));
+    window.hook.subscribe(['chat.general']);
+    window.hook.broadcast('chat.general', {message: 'to both'});
+  });
+  await until(() => page.evaluate(() => window.broadcasts.length > 0));
+  const result = await page.evaluate(() => [window.direct, window.broadcasts]);
   await page.evaluate(() => window.hook.disconnect());
   await page.waitForSelector('#harness:has-text("down")');
 """
@@ -105,7 +115,7 @@ class BrowserTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).resolve()
         self.folder.mkdir()
-        self.server = Server().start()
+        self.server = Server("--heartbeat-interval=1", "--client-timeout=3").start()
         self.addCleanup(self.server.stop)
         self.server.add_user("alice")
         self.server.add_user("bob")
@@ -113,8 +123,8 @@ class BrowserTests(SynchronousTestCase):
         self.bob = self.server.login("bob")
 
     def test_basic_client(self) -> None:
-        """The browser client connects, subscribes, broadcasts, messages directly and pings."""
-        (one, two), _ = drive(
+        """The browser client does all it can, stays while idle, and is refused without a token."""
+        (one, two, refused), logs = drive(
             self.folder,
             PLAIN,
             client=code("javascript", "Basic WebSocket Client"),
@@ -132,6 +142,9 @@ class BrowserTests(SynchronousTestCase):
         self.assertEqual(two["DirectMessage"], expected)
         self.assertEqual(one["Pong"][0]["timestamp"], 3)
         self.assertNotIn("Error", one)
+        self.assertEqual(refused, "error")
+        self.assertEqual(logs.count("Connected to realtime service"), 2)
+        self.assertFalse([line for line in logs if line.startswith("uncaught")])
 
     def test_react_hook(self) -> None:
         """The hook and its ChatComponent compile, connect, subscribe and get messages."""
@@ -145,11 +158,11 @@ class BrowserTests(SynchronousTestCase):
                 HARNESS,
             )
         )
-        (self.folder / "page.tsx").write_text("import React from 'react';\n" + source)
+        (self.folder / "page.tsx").write_text(source, encoding="utf-8")
         bundle = self.folder / "page.js"
         done = subprocess.run(
             [
-                *(f"{node_modules()}/.bin/esbuild", "page.tsx", "--bundle"),
+                *(f"{node_modules()}/.bin/esbuild", "page.tsx", "--bundle", "--jsx=automatic"),
                 *(f"--outfile={bundle}", '--define:process.env.NODE_ENV="production"'),
             ],
             cwd=self.folder,
@@ -160,7 +173,7 @@ class BrowserTests(SynchronousTestCase):
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        direct, logs = drive(
+        (direct, broadcasts), logs = drive(
             self.folder,
             REACT,
             bundle=str(bundle),
@@ -169,5 +182,6 @@ class BrowserTests(SynchronousTestCase):
             bob=self.bob["access_token"],
         )
         self.assertEqual(direct, [{"from_user": self.bob["user"]["id"], "payload": {"self": True}}])
+        self.assertEqual([each["payload"] for each in broadcasts], [{"message": "to both"}])
         self.assertTrue(any(line.startswith("New message:") for line in logs), logs)
         self.assertFalse([line for line in logs if line.startswith("uncaught")])

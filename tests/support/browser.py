@@ -22,10 +22,14 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
            '--disable-background-networking', '--disable-component-update', '--disable-sync'],
   });
   const logs = [];
+  const frames = [];
   const open = async (options = {}) => {
     const page = await (await browser.newContext(options)).newPage();
     page.setDefaultTimeout(20000);
     page.on('console', (message) => logs.push(message.text()));
+    page.on('websocket', (socket) => {
+      socket.on('framereceived', ({payload}) => frames.push(String(payload)));
+    });
     page.on('pageerror', (error) => logs.push('uncaught: ' + error));
     return page;
   };
@@ -53,7 +57,8 @@ def no_browser() -> str | None:
 def drive(folder: Path, script: str, **input: Any) -> tuple[Any, list[str]]:
     """Run a script that sets `result`; answer it and what the pages' consoles said.
 
-    The script has `open(options)` for a page of its own context, `until(test)`, and `input`.
+    The script has `open(options)` for a page of its own context, `until(test)`, `wait(ms)`,
+    `input`, and in `frames` and `logs` what WebSockets received and consoles said.
     """
     (folder / "drive.js").write_text(f"{_PRELUDE}{script}{_EPILOGUE}", encoding="utf-8")
     done = subprocess.run(
