@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.browser import drive, no_browser
-from tests.support.server import Server
+from tests.support.server import Server, wait_until
 
-CHAT = """
+ENTER = """
   const enter = async (name, password, width) => {
     const page = await open({viewport: {width, height: 800}});
     await page.goto(input.url);
@@ -20,12 +24,15 @@ CHAT = """
     await page.waitForSelector('text=Subscribed to chat.general');
     return page;
   };
-  const desk = await enter('admin', input.admin, 1280);
-  const phone = await enter('alice', input.alice, 380);
   const say = async (page, text) => {
     await page.fill('#text', text);
     await page.press('#text', 'Enter');
   };
+"""
+
+CHAT = """
+  const desk = await enter('admin', input.admin, 1280);
+  const phone = await enter('alice', input.alice, 380);
   await say(desk, 'Hello, <b>phone</b>');
   await phone.waitForSelector('text=Hello, <b>phone</b>');
   await say(phone, 'Hello, desk');
@@ -50,30 +57,61 @@ CHAT = """
   const result = {wide, notice: await wrong.textContent('#notice')};
 """
 
+RESTART = """
+  const desk = await enter('admin', input.admin, 1280);
+  require('fs').writeFileSync('restart', '');
+  await desk.waitForSelector('text=Connecting again');
+  const notice = await desk.textContent('#notice');
+  await desk.waitForSelector('text=Connected as admin');
+  await until(() => frames.filter((frame) => frame.includes('"subscribed"')).length === 2);
+  await say(desk, 'Back again');
+  await desk.waitForSelector('#messages >> text=Back again');
+  const result = {notice, after: await desk.isHidden('#notice')};
+"""
+
 
 class PageTests(SynchronousTestCase):
     """The newcomer's proof that the server works."""
 
     skip = no_browser()
 
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).resolve()
+        self.folder.mkdir()
+        state = tempfile.mkdtemp(prefix="realtime-test-")
+        self.addCleanup(shutil.rmtree, state)
+        self.server = Server(state=state).start()
+        self.addCleanup(lambda: self.server.stop())
+        self.admin = self.server.admin_password
+
+    def drive(self, script: str, **input: str) -> tuple[Any, list[str]]:
+        """Run a script that can `enter` and `say`."""
+        url = f"http://localhost:{self.server.port}/"
+        return drive(self.folder, ENTER + script, url=url, admin=self.admin, **input)
+
     def test_two_browsers_chat(self) -> None:
         """Two people log in, chat on a topic and directly, and one logs out."""
-        folder = Path(self.mktemp()).resolve()
-        folder.mkdir()
-        server = Server().start()
-        self.addCleanup(server.stop)
-        server.add_user("alice")
-        result, logs = drive(
-            folder,
-            CHAT,
-            url=f"http://localhost:{server.port}/",
-            admin=server.admin_password,
-            alice="correct horse battery",
-            pictures=str(folder),
-        )
+        self.server.add_user("alice")
+        result, logs = self.drive(CHAT, alice="correct horse battery", pictures=str(self.folder))
         self.assertLessEqual(result["wide"], 380)
         self.assertIn("password", result["notice"].lower())
         # The one thing a console may tell is the refused login.
         self.assertEqual([line for line in logs if "401" not in line], [])
         for name in ("desk.png", "phone.png"):
-            self.assertGreater((folder / name).stat().st_size, 5000)
+            self.assertGreater((self.folder / name).stat().st_size, 5000)
+
+    def test_comes_back_after_a_restart(self) -> None:
+        """The page tells of a restart, comes back by itself and takes up its topics."""
+
+        def restart() -> None:
+            wait_until((self.folder / "restart").exists, seconds=60)
+            state, port = self.server.state, self.server.port
+            self.server.stop()
+            self.server = Server(state=state, port=port).start()
+
+        with ThreadPoolExecutor(1) as pool:
+            restarted = pool.submit(restart)
+            result, _ = self.drive(RESTART)
+            restarted.result()
+        self.assertIn("restarting", result["notice"])
+        self.assertTrue(result["after"])
