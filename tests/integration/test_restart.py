@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import shutil
 import sqlite3
 import stat
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.server import Server, run
@@ -72,34 +75,69 @@ class RestartTests(SynchronousTestCase):
 
     async def welcome(self, server: Server, token: str) -> None:
         """Connect, and expect the welcome."""
-        async with connect(server.token_url(token)) as client:
+        async with asyncio.timeout(20), connect(server.token_url(token)) as client:
             self.assertIn('"connected"', await client.recv())
 
+    def test_killed(self) -> None:
+        """What was answered is kept even when the process is killed the moment after."""
+        server = self.start()
+        server.add_user("alice")
+        kept, ended = server.login("alice"), server.login("alice")
+        bearer = {"Authorization": f"Bearer {ended['access_token']}"}
+        path = f"/sessions/{ended['session_id']}"
+        self.assertEqual(server.request("DELETE", path, **bearer)[0], 204)
+        self.assertEqual(server.stop(SIGKILL), -SIGKILL)
+
+        server = self.start()
+        asyncio.run(self.welcome(server, kept["access_token"]))
+        refresh = {"refresh_token": ended["refresh_token"]}
+        self.assertEqual(server.request("POST", "/sessions/refresh", refresh)[0], 401)
+        server.login("alice")
+
     def test_sigterm(self) -> None:
-        """SIGTERM tells clients, closes them with 1012, and ends the process."""
+        """SIGTERM tells all clients, closes them with 1012, and leaves nothing open."""
         server = self.start()
         server.add_user("alice")
         token = server.login("alice")["access_token"]
 
-        async def scenario() -> tuple[list[Any], Any, int, float]:
-            messages = []
-            async with connect(server.token_url(token)) as client:
-                await client.recv()
-                began = time.monotonic()
-                stopping = asyncio.get_running_loop().run_in_executor(None, server.stop)
-                try:
-                    while True:
-                        messages.append(await client.recv())
-                except ConnectionClosed as closed:
-                    return messages, closed.rcvd, await stopping, time.monotonic() - began
+        async def last_words(client: ClientConnection) -> tuple[Any, Any]:
+            message: Any = None
+            try:
+                while True:
+                    message = json.loads(await client.recv())
+            except ConnectionClosed as closed:
+                return message["data"], closed.rcvd
 
-        messages, close, status, seconds = asyncio.run(scenario())
-        self.assertIn('"draining"', messages[-1])
+        async def scenario() -> tuple[list[Any], int, float]:
+            async with asyncio.timeout(30), AsyncExitStack() as stack:
+                clients = [
+                    await stack.enter_async_context(connect(server.token_url(token)))
+                    for _ in range(5)
+                ]
+                for client in clients:
+                    await client.recv()
+                began = time.monotonic()
+                stopping = asyncio.to_thread(server.stop)
+                *ends, status = await asyncio.gather(*map(last_words, clients), stopping)
+                return ends, status, time.monotonic() - began
+
+        # Kept alive by HTTP, and idle.
+        idle = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        self.addCleanup(idle.close)
+        idle.request("GET", "/health")
+        idle.getresponse().read()
+        ends, status, seconds = asyncio.run(scenario())
+        self.assertEqual([data["status"] for data, _ in ends], ["draining"] * 5)
+        self.assertEqual([close.code for _, close in ends], [1012] * 5)
         # twistd ends by the signal that it was sent, once all is closed.
-        self.assertEqual((close.code, status), (1012, -SIGTERM))
+        self.assertEqual(status, -SIGTERM)
         self.assertLess(seconds, 10)
-        self.assertNotIn("Traceback", server.output)
-        self.assertNotIn(token, server.output)
+        self.assertEqual(idle.sock.recv(1), b"")
+        self.assertRaises(ConnectionRefusedError, server.request, "GET", "/health")
+        # Neither a pid file nor the database's own unfinished work.
+        self.assertEqual(sorted(os.listdir(self.state)), ["realtime.sqlite3", "secret.key"])
+        for word in ("Traceback", "Unhandled", token):
+            self.assertNotIn(word, server.output)
 
     def test_session_end_closes_sockets(self) -> None:
         """DELETE /sessions/{id} closes the session's WebSockets with 4500, and no others."""
@@ -123,7 +161,7 @@ class RestartTests(SynchronousTestCase):
             await first.close()
             return second.close_code
 
-        self.assertEqual(asyncio.run(scenario()), 4500)
+        self.assertEqual(asyncio.run(asyncio.wait_for(scenario(), 30)), 4500)
 
     def test_user_removed_by_the_command_line(self) -> None:
         """Removing a user ends their connections and tokens while the server runs."""
@@ -138,11 +176,10 @@ class RestartTests(SynchronousTestCase):
                     run, "-m", "realtime", "--state", self.state, "user", "remove", "alice"
                 )
                 self.assertEqual(done.returncode, 0, done.stderr)
-                async with asyncio.timeout(15):
-                    await client.wait_closed()
+                await client.wait_closed()
                 return client.close_code
 
-        self.assertEqual(asyncio.run(scenario()), 4500)
+        self.assertEqual(asyncio.run(asyncio.wait_for(scenario(), 60)), 4500)
         status, _, body = server.request(
             "POST", "/sessions/refresh", {"refresh_token": login["refresh_token"]}
         )
@@ -167,8 +204,14 @@ class RestartTests(SynchronousTestCase):
         future = path.read_bytes()
         for content in (future, b"not a database" * 100, good[:2000] + b"\xff" * 3000):
             path.write_bytes(content)
-            self.assertIn(str(path), self.refused())
+            before = sorted(os.listdir(self.state))
+            line = self.refused()
+            self.assertIn(str(path), line)
+            command = run("-m", "realtime", "--state", self.state, "user", "list")
+            self.assertEqual((command.returncode, command.stdout), (1, ""))
+            self.assertEqual(command.stderr.splitlines(), [line])
             self.assertEqual(path.read_bytes(), content)
+            self.assertEqual(sorted(os.listdir(self.state)), before)
 
     def test_mistakes(self) -> None:
         """A bad option, a port in use and an unreadable key are one line and status 1."""
