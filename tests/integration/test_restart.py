@@ -118,7 +118,8 @@ class RestartTests(SynchronousTestCase):
                     await client.recv()
                 began = time.monotonic()
                 stopping = asyncio.to_thread(server.stop)
-                *ends, status = await asyncio.gather(*map(last_words, clients), stopping)
+                listening = asyncio.gather(*map(last_words, clients))
+                ends, status = await asyncio.gather(listening, stopping)
                 return ends, status, time.monotonic() - began
 
         # Kept alive by HTTP, and idle.

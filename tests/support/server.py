@@ -65,12 +65,12 @@ class Server:
             *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
             *("--nodaemon", "--pidfile=", "realtime"),
             *(f"--port={port}", "--host=127.0.0.1", f"--state={self.state}"),
-            # The suite runs on both paths: TEST_FAST_PATH=false chooses the public one.
-            f"--fast-path={os.environ.get('TEST_FAST_PATH', 'true')}",
             *options,
         )
         self._folder = Path(self.state).parent if command else Path(self.state)
-        self._environ = environ
+        # The suite runs on both paths: TEST_FAST_PATH=false chooses the public one.
+        fast_path = os.environ.get("TEST_FAST_PATH", "true")
+        self._environ = {"REALTIME_FAST_PATH": fast_path, **environ}
         self.port = 0
         self.output = ""
         self.admin_password = ""
