@@ -249,7 +249,7 @@ def _problem(connection: sqlite3.Connection) -> str | None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != _APPLICATION_ID and (tables or version or application_id):
         return "belongs to another program"
-    if version > len(_UPGRADES):
+    if not 0 <= version <= len(_UPGRADES):
         return f"has version {version}, this server knows up to {len(_UPGRADES)}"
     (report,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if report == "ok" else f"corrupt: {' '.join(str(report).split())}"

@@ -172,8 +172,9 @@ class _Frame(Resource):
         """Answer any request."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
-        self._allow_origin(request)
         try:
+            _check_headers(request)
+            self._allow_origin(request)
             if isinstance(request, Request) and request.refusal is not None:
                 raise request.refusal
             _check_target(request)
@@ -222,6 +223,17 @@ class _Frame(Resource):
             for name, value in _PREFLIGHT.items():
                 request.setHeader(name, value)
         return b""
+
+
+def _check_headers(request: IRequest) -> None:
+    """Refuse headers that are not UTF-8, which whoever reads them would stumble over."""
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        for value in values:
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError:
+                shown = name.decode("ascii", "replace")
+                raise InvalidRequest(f"The header {shown} is not UTF-8") from None
 
 
 def _check_target(request: IRequest) -> None:

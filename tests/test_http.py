@@ -279,6 +279,17 @@ class MalformedTests(HttpTestCase):
         self.assertIn(b'"INVALID_REQUEST"', self.wire.transport.value())
         self.assertIn(b"400", self.wire.transport.value()[:15])
 
+    def test_raw_bytes_in_headers(self) -> None:
+        """A header that is not UTF-8 is 400, whoever would read it."""
+        for name in (b"Origin", b"Accept", b"Authorization", b"Content-Type", b"Upgrade", b"X"):
+            for request in (b"GET /metrics", b"POST /sessions", b"DELETE /sessions/x", b"GET /ws"):
+                head = b"%b HTTP/1.1\r\nHost: server\r\n%b: \xff\r\n\r\n" % (request, name)
+                self.wire.send(head)
+                answer = self.wire.answer()
+                self.assertEqual(answer.status, 400, head)
+                self.assertEqual(answer.error()["code"], "INVALID_REQUEST")
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     @given(st.lists(st.binary() | st.sampled_from([GET, POST, CHUNKED, b"\r\n", b"\r\n\r\n"])))
     def test_any_bytes(self, pieces: list[bytes]) -> None:
         """Any bytes lead to answers with documented statuses, and to no failure."""
