@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -23,6 +24,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _APPLICATION_ID: Final = 0x72746D65  # "rtme", in the header of our files
+# Seconds to wait for another process that uses the file.
+_PATIENCE: Final = 5.0
 _HEADER: Final = b"SQLite format 3\x00"
 
 # Upgrade n leads from version n to n + 1. Never change one that was released: append.
@@ -174,9 +177,9 @@ class Database:
         try:
             # SQLite gives its other files the mode of this one.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
+            connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _use_wal(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 _upgrade(connection)
@@ -253,6 +256,20 @@ def _problem(connection: sqlite3.Connection) -> str | None:
         return f"has version {version}, this server knows up to {len(_UPGRADES)}"
     (report,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     return None if report == "ok" else f"corrupt: {' '.join(str(report).split())}"
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. For this, SQLite does not wait for another process itself."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
