@@ -275,6 +275,7 @@ class LeanTurns:
         # Any: half of what is used here is not declared.
         self._reactor: Any = reactor
         self._soon: list[Callable[[], None]] = []
+        self._left: frozenset[int] = frozenset()
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run `function` at the end of this turn of the reactor."""
@@ -292,10 +293,15 @@ class LeanTurns:
             ready = reactor._poller.poll(timeout, _MAX_EVENTS)
         except InterruptedError:
             return
+        left, self._left = self._left, frozenset()
+        if left:
+            ready.sort(key=lambda entry: entry[0] not in left)
         until = monotonic() + _MAX_SECONDS
-        for number, event in ready:
-            # epoll tells again of those that are left.
+        for place, (number, event) in enumerate(ready):
+            # epoll tells again of those that are left, which then come first: a busy socket
+            # must not keep the others waiting for ever.
             if monotonic() > until:
+                self._left = frozenset(entry[0] for entry in ready[place:])
                 break
             selectable = selectables.get(number)
             if selectable is None:

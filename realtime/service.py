@@ -27,7 +27,7 @@ from realtime.auth import Auth
 from realtime.broker_memory import MemoryBroker
 from realtime.client import ClientPolicy
 from realtime.database import Database, Workers
-from realtime.errors import CloseCode, ConfigurationError
+from realtime.errors import CloseCode, ConfigurationError, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
 from realtime.http import HttpSite
 from realtime.hub import Hub
@@ -156,7 +156,7 @@ def makeService(options: Options) -> RealtimeService:
         password = token_urlsafe(12)
         if run_alone(lambda alone: _add_first_user(state, alone, password)):
             _welcome(settings, service.port, password)
-    except ConfigurationError as error:
+    except (ConfigurationError, RealtimeError) as error:
         raise SystemExit(f"realtime: {error}") from None
     return service
 
