@@ -46,7 +46,7 @@ _MEDIUM = 126
 _PING = b"\x89\x00"
 # Bytes taken from a socket at once; sockets served in one turn of the reactor, at most so many
 # and for at most about so many seconds.
-_READ_SIZE = 64 * 1024
+_READ_SIZE = 16 * 1024
 _MAX_EVENTS = 512
 _MAX_SECONDS = 0.005
 
