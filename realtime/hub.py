@@ -172,6 +172,13 @@ class Hub(Generic[S]):
             self._scheduled = True
             self._call_soon(self._flush)
 
+    def announce(self, topic: str, message: bytes) -> None:
+        """Queue a message of the server's for the present subscribers of a topic."""
+        entry = self._topics.get(topic)
+        if entry is not None:
+            entry.queued_in = self._turn
+            self._enqueue(entry.members, text_frame(message))
+
     def deliver_to(self, subscribers: Iterable[S], message: bytes) -> None:
         """Queue a message for some connections, in order with what is queued already."""
         members = dict.fromkeys(subscribers)

@@ -13,7 +13,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from realtime.errors import CloseCode
-from realtime.model import Identity, Position, Publication
+from realtime.model import HistoryPage, Identity, Namespace, Position, Publication
+
+# Seconds for which the key of a publication is remembered.
+KEY_TTL = 300
 
 
 class Subscriber(Protocol):
@@ -72,20 +75,50 @@ class Pausable(Protocol):
 
 
 class IBroker(Interface):
-    """Carries publications between nodes.
+    """Carries publications between nodes, and keeps the topics' histories.
 
     Every publication accepted on a topic reaches the callback given to `start` once on each
-    node that has subscribed to the topic, in the order accepted.
+    node that has subscribed to the topic, in the order accepted. With a history it has a
+    position by then: offsets of one epoch are 1, 2, 3 and so on, without gaps.
     """
 
-    def start(deliver: Callable[[Publication], object]) -> None:
-        """Begin; `deliver` is called for each publication."""
+    def start(
+        deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]
+    ) -> None:
+        """Begin; `deliver` is called for each publication, `announce` for each announcement."""
 
-    def publish(publication: Publication) -> Position | Deferred[Position | None] | None:
-        """Accept a publication. Raises, or fails with, `Unavailable` when it was not taken."""
+    def publish(
+        publication: Publication, namespace: Namespace, key: str | None
+    ) -> Position | Deferred[Position | None] | None:
+        """Accept a publication; it is kept as `namespace` says.
+
+        A `key` that its user has used on the topic within `KEY_TTL` seconds makes this the
+        publication of then, whose position is given back: nothing is delivered again. Raises,
+        or fails with, `Unavailable` when it was not taken.
+        """
+
+    def announce(topic: str, message: bytes) -> None:
+        """Carry a message of the server's to the subscribers of a topic; it is not kept."""
 
     def subscribe(topic: str) -> None:
         """The node has its first subscriber to `topic`."""
 
     def unsubscribe(topic: str) -> None:
         """The node's last subscriber to `topic` has left."""
+
+    def history(
+        topic: str,
+        namespace: Namespace,
+        *,
+        since: Position | None,
+        limit: int | None,
+        reverse: bool,
+    ) -> HistoryPage | None:
+        """What was published after `since`, or all there is: oldest first, or newest first.
+
+        None where `since` is of another epoch, or what followed it is no longer all there. What
+        the page does not hold yet has not been delivered yet.
+        """
+
+    def remove_history(topic: str) -> Deferred[None] | None:
+        """Forget what was published on `topic`, and begin another epoch."""

@@ -56,10 +56,34 @@ class Position:
     epoch: str
 
 
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What holds for the topics of a pattern, in which a part may be `$user`.
+
+    The four rights name roles, and `$user` for the user whom that part of a topic names; None
+    is every authenticated user. `history_size` counts publications; `history_ttl` is seconds,
+    0 for no limit; `rate` is publications a second and connection; `max_payload` bytes.
+    """
+
+    pattern: str
+    subscribe: frozenset[str] | None = None
+    publish: frozenset[str] | None = None
+    read_presence: frozenset[str] | None = None
+    read_history: frozenset[str] | None = None
+    history_size: int = 0
+    history_ttl: float = 0.0
+    durable: bool = False
+    presence: bool = False
+    join_leave: bool = False
+    rate: float | None = None
+    max_payload: int | None = None
+
+
 class Publication(Struct, frozen=True, gc=False):
     """One message accepted on a topic. `payload` is JSON text; `timestamp` Unix milliseconds.
 
-    A `Raw` payload is a view into the whole message received: who keeps it copies it to bytes.
+    `exclude` is the id of a connection that is not to get it. A `Raw` payload is a view into
+    the whole message received: who keeps it copies it to bytes.
     A msgspec structure, because one is made for every message: it costs a quarter of a dataclass.
     """
 
@@ -68,6 +92,15 @@ class Publication(Struct, frozen=True, gc=False):
     from_user: str
     timestamp: int
     position: Position | None = None
+    exclude: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Publications of a topic, and the position of its newest."""
+
+    publications: tuple[Publication, ...]
+    position: Position
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.hub import Hub
 from realtime.interfaces import Deadline, IBroker, Peer
 from realtime.metrics import Counters
-from realtime.model import Health, Position, Publication
+from realtime.model import Health, Namespace, Position, Publication
 from realtime.wheel import TimerWheel
 
 # Deadlines served in one turn of the reactor, a few milliseconds of them.
 DEADLINES_A_TURN = 100
+_EVERYTHING = Namespace(">")
 
 
 class Node:
@@ -50,7 +51,7 @@ class Node:
         self.deadlines: TimerWheel[Deadline] = TimerWheel(self.tick)
         self._last_number = 0
         self._when_empty: list[Deferred[None]] = []
-        broker.start(hub.deliver)
+        broker.start(hub.deliver, hub.announce)
 
     # -- connections -----------------------------------------------------------------------
 
@@ -136,7 +137,8 @@ class Node:
         self, topic: str, payload: bytes | Raw, from_user: str, now: float
     ) -> Position | Deferred[Position | None] | None:
         """Publish JSON text on a valid, permitted topic. See `IBroker.publish`."""
-        result = self._broker.publish(Publication(topic, payload, from_user, int(now * 1000), None))
+        publication = Publication(topic, payload, from_user, int(now * 1000), None)
+        result = self._broker.publish(publication, _EVERYTHING, None)
         self.counters.messages_received += 1
         return result
 

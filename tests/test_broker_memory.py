@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from realtime.broker_memory import MemoryBroker
 from realtime.interfaces import IBroker
-from realtime.model import Publication
+from realtime.model import Namespace, Publication
 from tests.support.contracts import BrokerContract, publication
 
 
@@ -25,11 +25,11 @@ class MemoryBrokerTests(SynchronousTestCase):
         """A publication has been delivered, the very object, when `publish` returns."""
         broker = MemoryBroker()
         delivered: list[Publication] = []
-        broker.start(delivered.append)
+        broker.start(delivered.append, lambda topic, message: None)
         sent = publication()
-        self.assertIsNone(broker.publish(sent))
+        self.assertIsNone(broker.publish(sent, Namespace(">"), None))
         self.assertIs(delivered[0], sent)
 
     def test_publish_before_start(self) -> None:
         """A publication before the start is an error, not lost in silence."""
-        self.assertRaises(RuntimeError, MemoryBroker().publish, publication())
+        self.assertRaises(RuntimeError, MemoryBroker().publish, publication(), Namespace(">"), None)

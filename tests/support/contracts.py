@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from realtime.interfaces import IBroker
-from realtime.model import Position, Publication
+from realtime.model import Namespace, Position, Publication
 
 
 async def accepted(result: Any) -> Position | None:
@@ -58,7 +58,7 @@ class BrokerContract:
         self.assertEqual(len(brokers), self.NODES)
         delivered: list[list[Publication]] = [[] for _ in brokers]
         for broker, here in zip(brokers, delivered, strict=True):
-            broker.start(here.append)
+            broker.start(here.append, lambda topic, message: None)
         return brokers, delivered
 
     async def subscribe_all(self, brokers: list[IBroker], topic: str) -> None:
@@ -83,7 +83,7 @@ class BrokerContract:
             )
         ]
         for number, each in enumerate(sent):
-            await accepted(brokers[number % self.NODES].publish(each))
+            await accepted(brokers[number % self.NODES].publish(each, Namespace(">"), None))
         await self.settle()
         for here in delivered:
             self.assertEqual(list(map(essence, here)), list(map(essence, sent)))
@@ -93,7 +93,7 @@ class BrokerContract:
         brokers, delivered = await self.start_all()
         await self.subscribe_all(brokers, "a")
         sent = [publication("a", b"%d" % number, number) for number in range(300)]
-        results = [brokers[0].publish(each) for each in sent]
+        results = [brokers[0].publish(each, Namespace(">"), None) for each in sent]
         for result in results:
             await accepted(result)
         await self.settle()
@@ -106,7 +106,9 @@ class BrokerContract:
         for topic in ("a", "a.b", "b"):
             await self.subscribe_all(brokers, topic)
         for number, topic in enumerate(["a.b", "b", "a"]):
-            await accepted(brokers[-1].publish(publication(topic, b"0", number)))
+            await accepted(
+                brokers[-1].publish(publication(topic, b"0", number), Namespace(">"), None)
+            )
         await self.settle()
         for here in delivered:
             self.assertEqual(
@@ -122,7 +124,7 @@ class BrokerContract:
             broker.unsubscribe("a")
         await self.settle()
         await self.subscribe_all(brokers, "a")
-        await accepted(brokers[0].publish(publication("a", b"2")))
+        await accepted(brokers[0].publish(publication("a", b"2"), Namespace(">"), None))
         await self.settle()
         for here in delivered:
             self.assertEqual([each.payload for each in here], [b"2"])
@@ -132,7 +134,7 @@ class BrokerContract:
         brokers, delivered = await self.start_all()
         await self.subscribe_all(brokers, "a")
         positions = [
-            await accepted(brokers[0].publish(publication("a", b"0", number)))
+            await accepted(brokers[0].publish(publication("a", b"0", number), Namespace(">"), None))
             for number in range(3)
         ]
         await self.settle()

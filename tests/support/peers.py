@@ -17,7 +17,7 @@ from realtime.errors import CloseCode, InvalidToken
 from realtime.hub import Hub
 from realtime.interfaces import IBroker, Peer
 from realtime.metrics import Counters
-from realtime.model import Identity, Permissions, Position, Publication
+from realtime.model import Identity, Namespace, Permissions, Position, Publication
 from realtime.node import Node
 
 # Late enough for Unix seconds to have lost the precision that they lose in life.
@@ -119,11 +119,15 @@ class ScriptedBroker:
             lambda publication: None
         )
 
-    def start(self, deliver: Callable[[Publication], object]) -> None:
+    def start(
+        self, deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]
+    ) -> None:
         """See `IBroker.start`."""
         self.deliver = deliver
 
-    def publish(self, publication: Publication) -> Position | Deferred[Position | None] | None:
+    def publish(
+        self, publication: Publication, namespace: Namespace, key: str | None
+    ) -> Position | Deferred[Position | None] | None:
         """See `IBroker.publish`."""
         self.published.append(publication)
         return self.answer(publication)
