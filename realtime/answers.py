@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +10,7 @@ from twisted.web.iweb import IRequest
 
 from realtime.envelope import encode_error_body, encode_json
 from realtime.errors import RealtimeError
+from realtime.origins import Origins
 
 SERVER = "realtime-server"
 
@@ -17,7 +19,7 @@ def answer(
     request: IRequest, body: bytes, content_type: str = "application/json", status: int = 200
 ) -> bytes:
     """Set the headers of a whole answer; give back its body, to be written."""
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     request.setHeader("Content-Type", content_type)
     request.setHeader("Content-Length", str(len(body)))
     return body
@@ -41,10 +43,25 @@ def _headers_of(error: RealtimeError) -> dict[str, str]:
     return default | error.headers
 
 
-def whole_answer(error: RealtimeError) -> bytes:
-    """The last answer of a connection, for a request that nobody could read."""
+def cors_headers(origins: Origins, origin: str | None) -> dict[str, str]:
+    """What lets a page of `origin` read an answer, refusals included, where it may."""
+    if origins.everything:
+        headers = {"Access-Control-Allow-Origin": "*"}
+    elif origin is None or not origins.allows(origin):
+        return {"Vary": "Origin"}
+    else:
+        headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+    headers["Access-Control-Expose-Headers"] = "Allow, Retry-After, WWW-Authenticate"
+    return headers
+
+
+def whole_answer(error: RealtimeError, extra: Mapping[str, str] | None = None) -> bytes:
+    """The last answer of a connection, for a request that nobody could read.
+
+    `extra` are headers beyond those of the error, CORS ones say.
+    """
     body = encode_error_body(error)
-    headers = _headers_of(error)
+    headers = _headers_of(error) | dict(extra or {})
     head = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
         f"Server: {SERVER}",

@@ -20,7 +20,7 @@ from twisted.web.resource import IResource, Resource
 from werkzeug import exceptions
 
 from realtime import __version__
-from realtime.answers import SERVER, answer, answer_error, answer_json
+from realtime.answers import SERVER, answer, answer_error, answer_json, cors_headers
 from realtime.auth import Auth
 from realtime.client import SERVER_NAME
 from realtime.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, RealtimeError
@@ -46,9 +46,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-}
-_CORS = {
-    "Access-Control-Expose-Headers": "Allow, Retry-After, WWW-Authenticate",
 }
 _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type",
@@ -150,7 +147,11 @@ class RestApi:
             raise InvalidRequest(
                 "Only WebSockets are served here: an Upgrade is needed",
                 status=426,
-                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+                headers={
+                    "Upgrade": "websocket",
+                    "Connection": "Upgrade",
+                    "Sec-WebSocket-Version": "13",
+                },
             )
         return self._ws_resource
 
@@ -184,16 +185,8 @@ class _Frame(Resource):
 
     def _allow_origin(self, request: IRequest) -> None:
         """Let pages of the origins allowed read the answer."""
-        origin = request.getHeader("Origin")
-        if self._origins.everything:
-            request.setHeader("Access-Control-Allow-Origin", "*")
-        else:
-            request.responseHeaders.addRawHeader("Vary", "Origin")
-            if origin is None or not self._origins.allows(origin):
-                return
-            request.setHeader("Access-Control-Allow-Origin", origin)
-        for name, value in _CORS.items():
-            request.setHeader(name, value)
+        for name, value in cors_headers(self._origins, request.getHeader("Origin")).items():
+            request.responseHeaders.addRawHeader(name, value)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Answer for anything that was raised, by whatever part."""

@@ -193,6 +193,7 @@ class WebSocketTests(RestTestCase):
             self.assertEqual(answer.status, 426)
             self.assertEqual(answer.header("Upgrade"), "websocket")
             self.assertEqual(answer.header("Connection"), "Upgrade")
+            self.assertEqual(answer.header("Sec-WebSocket-Version"), "13")
             if method == "GET":
                 self.assertEqual(answer.error()["code"], "INVALID_REQUEST")
         self.assertEqual(self.ask("HEAD", "/ws", {"Upgrade": "websocket"}).status, 426)
