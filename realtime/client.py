@@ -50,6 +50,11 @@ EXPIRY_NOTICE = 60
 # which as many are forgiven as are allowed, so that who waits as told is never closed.
 MAX_REFUSALS = 100
 FORGIVENESS = 2.0
+# Topics that one command may name, unless more subscriptions are allowed; what a topic costs, in
+# messages of the rate limit, and what one that is denied costs, which has an Error of its own.
+MAX_TOPICS = 1000
+TOPIC_COST = 0.05
+DENIAL_COST = 1.0
 
 _check_topic = lru_cache(maxsize=4096)(check_topic)
 
@@ -156,11 +161,7 @@ class Client:
         wait = self._bucket.take(now)
         if wait:
             self._error(RateLimited(wait), read_id(message))
-            if self._excess is None:
-                rate = max(FORGIVENESS, self._policy.message_rate)
-                self._excess = TokenBucket(rate, MAX_REFUSALS)
-            if self._excess.take(now):
-                self.close(CloseCode.RATE_LIMITED)
+            self._exceed(now)
             return
         try:
             command = decode_command(message)
@@ -181,6 +182,21 @@ class Client:
         except Exception:
             self._log.failure("A {command} command failed", command=type(command).__name__)
             self._error(InternalError(), command.id)
+
+    def charge(self) -> bool:
+        """Count a frame that is no message; answer whether it is within the rate."""
+        now = self._node.now()
+        if self._bucket.take(now):
+            self._exceed(now)
+            return False
+        return True
+
+    def _exceed(self, now: float) -> None:
+        if self._excess is None:
+            rate = max(FORGIVENESS, self._policy.message_rate)
+            self._excess = TokenBucket(rate, MAX_REFUSALS)
+        if self._excess.take(now):
+            self.close(CloseCode.RATE_LIMITED)
 
     # -- the node's side ---------------------------------------------------------------------
 
@@ -268,7 +284,7 @@ class Client:
             self._reply("Ack", {"delivered": delivered}, command.id)
 
     def _subscribe(self, command: Subscribe, now: float) -> None:
-        topics = _checked_topics(command)
+        topics = self._topics_of(command, now)
         taken = []
         denied: list[RealtimeError] = []
         for topic in topics:
@@ -286,6 +302,7 @@ class Client:
                 taken.append({"topic": topic})
         # The id is answered once: by the Status, or by the first Error where there is none.
         unanswered = command.id if denied and not taken else None
+        self._bucket.spend(len(denied) * DENIAL_COST, now)
         for error in denied:
             self._error(error, unanswered)
             unanswered = None
@@ -293,10 +310,27 @@ class Client:
             self._send("Status", {"status": "subscribed", "topics": taken}, command.id)
 
     def _unsubscribe(self, command: Unsubscribe, now: float) -> None:
-        topics = _checked_topics(command)
+        topics = self._topics_of(command, now)
         for topic in topics:
             self._node.unsubscribe(self, topic)
         self._send("Status", {"status": "unsubscribed", "topics": list(topics)}, command.id)
+
+    def _topics_of(self, command: Subscribe | Unsubscribe, now: float) -> dict[str, None]:
+        """The topics named, each once; one that is none refuses the whole command."""
+        named = command.data.topics
+        self._bucket.spend(len(named) * TOPIC_COST, now)
+        limit = max(MAX_TOPICS, self._policy.max_subscriptions)
+        if len(named) > limit:
+            raise InvalidRequest(
+                f"A command names at most {limit} topics",
+                details={"field": "data.topics", "max_topics": limit},
+            )
+        topics = dict.fromkeys(named)
+        for topic in topics:
+            problem = _check_topic(topic)
+            if problem is not None:
+                raise InvalidRequest(problem, details={"field": "data.topics", "topic": topic})
+        return topics
 
     def _ping(self, command: Ping, now: float) -> None:
         data: dict[str, Any] = {"server_time": int(now * 1000)}
@@ -345,16 +379,6 @@ def _second(time: float) -> int:
 
 def _forbidden(act: str, topic: str) -> Forbidden:
     return Forbidden(f"You may not {act} this topic", details={"topic": topic})
-
-
-def _checked_topics(command: Subscribe | Unsubscribe) -> dict[str, None]:
-    """The topics named, each once; one that is none refuses the whole command."""
-    topics = dict.fromkeys(command.data.topics)
-    for topic in topics:
-        problem = _check_topic(topic)
-        if problem is not None:
-            raise InvalidRequest(problem, details={"field": "data.topics", "topic": topic})
-    return topics
 
 
 _HANDLERS: dict[type[Any], Callable[[Client, Any, float], None]] = {

@@ -17,6 +17,7 @@ from realtime.frames import text_frame
 from realtime.interfaces import Pausable, Subscriber
 from realtime.metrics import Counters
 from realtime.model import Publication
+from realtime.names import MAX_BYTES, username_key
 
 # Writes in one turn of the reactor, about 10 ms of them.
 SLICE = 1000
@@ -74,7 +75,8 @@ class Hub(Generic[S]):
         self._connections[subscriber.number] = subscriber
         self._users.setdefault(identity.user_id, {})[subscriber] = None
         if identity.username is not None and identity.username != identity.user_id:
-            named = self._usernames.setdefault(identity.username, [identity.user_id, 0])
+            key = username_key(identity.username)
+            named = self._usernames.setdefault(key, [identity.user_id, 0])
             if named[0] == identity.user_id:
                 named[1] += 1
 
@@ -90,11 +92,12 @@ class Hub(Generic[S]):
         del connections[subscriber]
         if not connections:
             del self._users[identity.user_id]
-        named = self._usernames.get(identity.username or "")
+        key = username_key(identity.username or "")
+        named = self._usernames.get(key)
         if named is not None and named[0] == identity.user_id:
             named[1] -= 1
             if named[1] == 0:
-                del self._usernames[identity.username or ""]
+                del self._usernames[key]
         self._replies.pop(subscriber, None)
         return vacated
 
@@ -110,7 +113,8 @@ class Hub(Generic[S]):
         """The connections of a user, by id or, failing that, by username."""
         connections = self._users.get(user)
         if connections is None:
-            connections = self._users.get(self._usernames.get(user, ("",))[0])
+            named = self._usernames.get(username_key(user[:MAX_BYTES]), ("",))
+            connections = self._users.get(named[0])
         return list(connections or ())
 
     # -- subscriptions ---------------------------------------------------------------------

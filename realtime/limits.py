@@ -33,6 +33,10 @@ class TokenBucket:
         self._full_at = full_at
         return 0.0
 
+    def spend(self, tokens: float, now: float) -> None:
+        """Take `tokens`, on credit where there are fewer: `take` waits until that is paid."""
+        self._full_at = max(self._full_at, now) + tokens * self._interval
+
     def is_full(self, now: float) -> bool:
         """Whether the bucket has all its tokens, so that forgetting it changes nothing."""
         return self._full_at <= now

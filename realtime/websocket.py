@@ -6,6 +6,7 @@ what messages mean is `client.py`'s. `fastpath.py` has the quicker twin of `Conn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -34,8 +35,17 @@ from realtime.origins import Origins
 MAX_HEAD = 16 * 1024
 SUBPROTOCOL = "access_token."
 _CLOSE_FRAME = 0x88
-# Bytes that Autobahn's header parser takes for line ends, and others no header may have.
-_FORBIDDEN_IN_HEAD = bytes({*range(32), 0x7F, 0x85} - set(b"\t\r\n"))
+_CONTINUATION = 0
+# A request line, then headers whose names start their lines and end in a colon (RFC 9112, 5).
+_HEAD = re.compile(rb"[^\r\n]+\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n]*\r\n)*\r\n")
+# A body would be read as frames.
+_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:(?!\s*0+\s))", re.IGNORECASE)
+# A request line, then headers whose names start their lines and end in a colon (RFC 9112 section
+# 5), without control characters, nor the others that Autobahn takes for line ends.
+_TEXT = rb"[\t\x20-\x7e\x80-\x84\x86-\xff]*"
+_HEAD = re.compile(_TEXT + rb"\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _TEXT + rb"\r\n)*\r\n")
+# A body would be read as frames.
+_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:(?!\s*0+\s))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,11 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
 
     def on_deadline(self, tick: int) -> None:
         """Drop a connection that finishes neither opening nor closing in time."""
-        self.transport.abortConnection()
+        if self.state == self.STATE_CONNECTING and self._refusal is None:
+            self._expect_end_within(self.factory.options.close_timeout)
+            self._refuse(InvalidRequest("The request took too long to arrive", status=408))
+        else:
+            self.transport.abortConnection()
 
     def _expect_end_within(self, seconds: int) -> None:
         node = self.factory.node
@@ -116,8 +130,10 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         head = seen if end < 0 else seen[: end + 4]
         if len(head) > MAX_HEAD:
             self._refuse(InvalidRequest("The request's head is too large", status=431))
-        elif _has_forbidden_bytes(head.removesuffix(b"\r")):
-            self._refuse(InvalidRequest("The request's head has forbidden bytes"))
+        elif end >= 0 and _HEAD.fullmatch(head) is None:
+            self._refuse(InvalidRequest("The request's head is malformed"))
+        elif end >= 0 and _BODY.search(head) is not None:
+            self._refuse(InvalidRequest("A handshake has no body"))
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
         """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
@@ -184,6 +200,24 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             return None
         kept: bool | None = super().onFrameData(payload)
         return kept
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Count the fragments of a message as messages, of whatever length they are."""
+        super().onMessageFrameBegin(length)
+        if self.client is not None and self.current_frame.opcode == _CONTINUATION:
+            self.client.charge()
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a Ping, while they come within the message rate."""
+        client = self.client
+        if client is not None and self.state == self.STATE_OPEN and client.charge():
+            self.sendPong(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        """Count a Pong, which nobody may send without end either."""
+        client = self.client
+        if client is not None and self.state == self.STATE_OPEN:
+            client.charge()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Hand a text message to the client."""
@@ -270,15 +304,6 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if client is not None:
             self.client = None
             client.closed()
-
-
-def _has_forbidden_bytes(head: bytes) -> bool:
-    lines = head.count(b"\r\n")
-    return (
-        len(head.translate(None, _FORBIDDEN_IN_HEAD)) != len(head)
-        or head.count(b"\r") != lines
-        or head.count(b"\n") != lines
-    )
 
 
 @implementer(IPushProducer)

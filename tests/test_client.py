@@ -221,6 +221,17 @@ class SubscribeTests(ClientTestCase):
         self.wire.ask("Unsubscribe", {"topics": ["a"]})
         self.assertEqual(self.wire.ask("Subscribe", {"topics": ["c"]}), [subscribed("c")])
 
+    def test_too_many_topics_in_a_command(self) -> None:
+        """A command that names more topics than it may is refused whole."""
+        topics = [f"t{number}" for number in range(1001)]
+        for type in ("Subscribe", "Unsubscribe"):
+            (reply,) = self.wire.ask(type, {"topics": topics}, id=1)
+            details = {"field": "data.topics", "max_topics": 1000}
+            self.assertEqual(outline(reply), error("INVALID_REQUEST", details, 1))
+        self.assertEqual(list(self.wire.client.topics), [])
+        self.make_world(max_subscriptions=1001)
+        self.assertEqual(self.wire.ask("Subscribe", {"topics": topics}), [subscribed(*topics)])
+
     def test_unsubscribe(self) -> None:
         """What is left is not delivered any more; leaving twice is no error."""
         self.wire.ask("Subscribe", {"topics": ["a", "b"]})
@@ -720,6 +731,21 @@ class RateLimitTests(ClientTestCase):
         self.assertEqual([m["type"] for m in self.wire.ask("Ping")], ["Pong"])
         self.assertEqual(len(self.wire.ask("Ping")), 1)
         self.assertEqual(self.world.counters.messages_received, 0)
+
+    def test_topics_cost(self) -> None:
+        """A command of many topics is obeyed, and has its price in waiting; denied ones most."""
+        for topics, wait in (
+            (["t"] * 100, (1 + 5 - 5 + 1) * 100),
+            ([f"$t{number}" for number in range(20)], (1 + 1 + 20 - 5 + 1) * 100),
+        ):
+            for type in ("Subscribe", "Unsubscribe")[: 1 + (topics[0] == "t")]:
+                self.make_world(message_rate=10, message_burst=5)
+                self.wire.ask(type, {"topics": topics})
+                self.assertErrors(
+                    self.wire.ask("Ping"), error("RATE_LIMITED", {"retry_after_ms": wait})
+                )
+                self.world.clock.advance(wait / 1000)
+                self.assertEqual([m["type"] for m in self.wire.ask("Ping")], ["Pong"])
 
     def test_refused_has_no_effect(self) -> None:
         """What is refused is not obeyed."""

@@ -104,6 +104,15 @@ class TokenBucketTests(SynchronousTestCase):
         self.assertEqual([bucket.take(later) for _ in range(3)], [0.0] * 3)
         self.assertGreater(bucket.take(later), 0.0)
 
+    def test_credit(self) -> None:
+        """What is spent beyond what is there is paid by waiting."""
+        bucket = TokenBucket(10, 5)
+        bucket.spend(8, 100.0)
+        self.assertAlmostEqual(bucket.take(100.0), 0.4, places=5)
+        self.assertEqual(bucket.take(100.41), 0.0)
+        self.assertFalse(bucket.is_full(100.8))
+        self.assertTrue(bucket.is_full(100.91))
+
     def test_is_full(self) -> None:
         """A bucket is full at first, not after a take, and again after the time that it takes."""
         bucket = TokenBucket(2, 4)

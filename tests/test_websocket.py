@@ -293,6 +293,36 @@ class Handshake:
             head = request_head("/ws", {"X-More": "a@Authorization: Bearer alice"})
             self.refuse(head.replace(b"@", end), 400, "INVALID_REQUEST")
 
+    def test_malformed_headers(self) -> None:
+        """A header that not everybody would read alike is 400, before the token is read."""
+        token = "Authorization: Bearer nobody"
+        for line in (
+            f" {token}",
+            f"\t{token}",
+            f"\xa0{token}",
+            "Authorization : Bearer nobody",
+            "Authorization\t: Bearer nobody",
+            ": Bearer nobody",
+            "Authorization",
+            'Auth"orization: x',
+        ):
+            head = request_head("/ws", {"X-More": "a"})
+            head = head.removesuffix(b"\r\n") + line.encode("latin-1") + b"\r\n\r\n"
+            self.refuse(head, 400, "INVALID_REQUEST")
+
+    def test_body(self) -> None:
+        """A request that announces a body is 400: its bytes would be taken for frames."""
+        for header in (
+            {"Content-Length": "5"},
+            {"content-length": "00x"},
+            {"Content-Length": "0, 5"},
+            {"Transfer-Encoding": "chunked"},
+            {"TRANSFER-ENCODING": "identity"},
+        ):
+            self.refuse(request_head(headers=header), 400, "INVALID_REQUEST")
+        for length in ("0", " 00"):
+            self.rig().client().open(request_head(headers={"Content-Length": length}))
+
     def test_large_head(self) -> None:
         """A head of 16 KiB is read; one more byte is 431, whether or not it ever ends."""
         room = MAX_HEAD - len(request_head(headers={"X-More": ""}))
@@ -325,7 +355,7 @@ class Handshake:
         self.assertEqual(client.frames(), [Frame(PONG, b"x")])
 
     def test_deadline(self) -> None:
-        """A handshake that trickles in is given 10 seconds, then dropped without an answer."""
+        """A handshake that trickles in is given 10 seconds, then refused with 408."""
         rig = self.rig()
         silent, slow = rig.client(), rig.client()
         for byte in request_head()[:9]:
@@ -333,8 +363,9 @@ class Handshake:
             rig.pass_seconds(1)
         self.assertEqual((silent.ended, slow.ended), (None, None))
         rig.pass_seconds(1)
-        rig.wait(lambda: silent.ended and slow.ended)
-        self.assertEqual(slow.data, b"")
+        for client in (silent, slow):
+            self.assert_refused(client.answer(), 408, "INVALID_REQUEST")
+            rig.wait(lambda client=client: client.ended)
 
     def test_no_deadline_when_open(self) -> None:
         """An open connection is not dropped for its handshake's age."""
@@ -416,6 +447,32 @@ class Frames:
         client.send(*(stream[n : n + 77] for n in range(0, len(stream), 77)))
         for id in range(100):
             self.assert_pong(client, id)
+
+    def test_floods_that_are_no_messages(self) -> None:
+        """Pings, Pongs and fragments, empty or not, count as messages do: going on is 4004."""
+        start = frame(b"[", final=False)
+        for before, flood in (
+            (b"", frame(b"", PING)),
+            (b"", frame(b"x" * 125, PING)),
+            (b"", frame(b"", PONG)),
+            (start, frame(b"", CONTINUATION, final=False)),
+            (start, frame(b"1", CONTINUATION, final=False)),
+        ):
+            client = self.open(message_rate=10, message_burst=5)
+            client.send(before + flood * 300)
+            pongs, code = client.until_close()
+            self.assertEqual(code, 4004)
+            answered = flood[0] == frame(b"", PING)[0]
+            self.assertEqual([frame.opcode for frame in pongs], [PONG] * 5 * answered)
+
+    def test_pings_within_the_rate(self) -> None:
+        """Each Ping within the rate has its Pong, and above it for a while there is none."""
+        client = self.open(message_rate=10, message_burst=5)
+        client.send(*(frame(b"%d" % number, PING) for number in range(7)))
+        self.assertEqual(client.frames(5), [Frame(PONG, b"%d" % number) for number in range(5)])
+        client.rig.pass_seconds(1)
+        client.send(frame(b"again", PING))
+        self.assertEqual(client.frames(), [Frame(PONG, b"again")])
 
     def test_bytes_that_look_like_a_frame(self) -> None:
         """A piece that begins like a frame, and is in the middle of one, is no frame."""
