@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
 from secrets import token_hex
 
 from twisted.internet.interfaces import IReactorTime
 
 from realtime.accounts import Accounts
+from realtime.addresses import network_of
 from realtime.errors import Forbidden, InvalidCredentials, InvalidToken, NotFound, RateLimited
 from realtime.limits import KeyedLimiter
 from realtime.model import Identity, User
@@ -87,7 +87,7 @@ class Auth:
         """
         now = self._clock.seconds()
         user_key = username_key(username[:MAX_BYTES])
-        wait = self._address_limit.take(_network(address), now) if address else 0.0
+        wait = self._address_limit.take(network_of(address), now) if address else 0.0
         wait = wait or self._user_limit.take(user_key, now)
         if wait:
             raise RateLimited(wait)
@@ -150,16 +150,3 @@ class Auth:
     def _access_until(self) -> float:
         """When an access token issued about now can last be used, generously."""
         return self._clock.seconds() + self._tokens.access_ttl + self._tokens.leeway + 60
-
-
-def _network(address: str) -> str:
-    """What one customer commonly holds: an IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return str(parsed)

@@ -9,7 +9,6 @@ refusals of a parsed request look like is the resource's affair: it finds them i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from io import BytesIO
 from typing import Any
@@ -20,76 +19,17 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
-from twisted.web.server import Request as ServerRequest
 from twisted.web.server import Site
 
-from realtime.answers import answer_error, whole_answer
-from realtime.envelope import encode_error_body
-from realtime.errors import InternalError, InvalidRequest, RealtimeError
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What a client may take. Times are seconds, sizes bytes.
-
-    `head` and `body` count from the request's first byte, `idle` from the last answer; `close`
-    is how long a closing connection may take to read its answer.
-    """
-
-    head: float = 10
-    body: float = 30
-    idle: float = 60
-    close: float = 5
-    head_size: int = 16 * 1024
-    headers: int = 100
-    body_size: int = 64 * 1024
-    connections: int = 1000
-
-
-# -- requests ----------------------------------------------------------------------------------
-
-
-class _BodyTooLarge(Exception):
-    """The body has become larger than the limit."""
-
-
-class Request(ServerRequest):
-    """A request. `refusal` is set where it is to be refused whatever it asks for."""
-
-    channel: Channel
-    content: BytesIO
-    refusal: RealtimeError | None = None
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Keep a piece of the body, if there is room."""
-        if self.content.tell() + len(data) > self.channel.site.limits.body_size:
-            raise _BodyTooLarge
-        super().handleContentChunk(data)
-
-    def process(self) -> None:
-        """Make the target a path, then find and render the resource."""
-        path = self.path
-        for scheme in (b"http://", b"https://"):
-            if path[: len(scheme)].lower() == scheme:  # absolute form, as proxies send it
-                path = b"/" + path[len(scheme) :].partition(b"/")[2]
-        if not path.startswith(b"/"):
-            if path != b"*" or self.method != b"OPTIONS":
-                self.refusal = self.refusal or InvalidRequest("The request's target is no path")
-            path = b"/"
-        self.path = path
-        super().process()
-
-    def processingFailed(self, reason: Failure) -> Failure:
-        """Answer for a failure that nobody has handled, telling nothing of it."""
-        self._log.failure("A request failed", reason)
-        body = answer_error(self, InternalError())
-        self.write(body)
-        self.finish()
-        return reason
-
-
-# -- connections -------------------------------------------------------------------------------
+from realtime.addresses import network_of
+from realtime.answers import cors_headers, whole_answer
+from realtime.crowd import Crowd
+from realtime.errors import InvalidRequest, RealtimeError
+from realtime.http_request import BodyTooLarge, HttpLimits, Request
+from realtime.metrics import Counters
+from realtime.origins import Origins
 
 
 class _Phase(Enum):
@@ -100,14 +40,30 @@ class _Phase(Enum):
     CLOSING = auto()
 
 
+class _Muted:
+    """Stands for the transport while Twisted parses, and drops the bare 400 it may write."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Drop it: the refusal with the envelope comes when Twisted closes the connection."""
+
+
 class Channel(HTTPChannel):
     """One HTTP connection. In each phase but that of answering it has a deadline."""
 
     site: HttpSite
     phase = _Phase.IDLE
+    _muted: Any
+    _network: str
     _deadline: IDelayedCall | None = None
     _started = 0.0
     _head_size = 0
+    _headers = 0
 
     def connectionMade(self) -> None:
         """Wait for the first request; a silent connection has no longer than a head has."""
@@ -115,6 +71,8 @@ class Channel(HTTPChannel):
         self.MAX_LENGTH = self.totalHeadersSize = limits.head_size
         self.maxHeaders = limits.headers
         super().connectionMade()
+        self._muted = _Muted(self.transport)
+        self._network = network_of(getattr(self.getPeer(), "host", ""))
         self._enter(_Phase.IDLE, limits.head)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -128,6 +86,13 @@ class Channel(HTTPChannel):
             self.persistent = False
         elif self.phase is not _Phase.CLOSING:
             self._close()
+
+    def evict(self) -> None:
+        """End at once, to make room for another connection."""
+        if self.phase is _Phase.IDLE:
+            self._close()
+        else:
+            self.transport.abortConnection()  # type: ignore[union-attr]
 
     # -- bytes in ----------------------------------------------------------------------------
 
@@ -146,8 +111,12 @@ class Channel(HTTPChannel):
         self._head_size += len(line) + 2
         if self._head_size > self.site.limits.head_size:
             self.lineLengthExceeded(line)
-        else:
+            return
+        self.transport = self._muted
+        try:
             super().lineReceived(line)
+        finally:
+            self._unmute()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a head that is too large."""
@@ -155,6 +124,10 @@ class Channel(HTTPChannel):
 
     def headerReceived(self, line: bytes) -> bool:
         """Read a header; numbers of thousands of digits make Twisted's reading of it fail."""
+        self._headers += 1
+        if self._headers > self.site.limits.headers:
+            self._refuse(InvalidRequest("The request has too many headers", status=431))
+            return False
         try:
             ok: bool = super().headerReceived(line)
         except ValueError:
@@ -164,6 +137,7 @@ class Channel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         """Refuse a body that is declared too large, else give it its time."""
+        self._unmute()
         if self.length is not None and self.length > self.site.limits.body_size:
             self.length = 0  # Nothing of it is read.
             self.requests[-1].gotLength(0)
@@ -180,16 +154,20 @@ class Channel(HTTPChannel):
         """Read a piece of the body, or keep what follows the request that is being answered."""
         if self.phase is _Phase.CLOSING or (self.phase is _Phase.ANSWER and not self.persistent):
             return
+        self.transport = self._muted
         try:
             super().rawDataReceived(data)
-        except _BodyTooLarge:
+        except BodyTooLarge:
             self._refuse_body()
             self.allContentReceived()
+        finally:
+            self._unmute()
 
     def allContentReceived(self) -> None:
         """Have the request answered, which takes the time it takes."""
         if self.phase is _Phase.CLOSING:
             return
+        self._unmute()
         self._enter(_Phase.ANSWER, None)
         super().allContentReceived()
         if self.transport is None:  # The connection has become a WebSocket.
@@ -208,22 +186,24 @@ class Channel(HTTPChannel):
     # -- ends --------------------------------------------------------------------------------
 
     def loseConnection(self) -> None:
-        """Close, once everything is written.
-
-        Where Twisted closes while it reads a request, it has answered with a bare status line.
-        """
+        """Close, once everything is written. Twisted calls this where it cannot parse, too."""
         if self.phase in (_Phase.HEAD, _Phase.BODY):
-            assert self.transport is not None  # noqa: S101
-            self.transport.write(encode_error_body(InvalidRequest("This is not valid HTTP")))
-            self._linger()
+            self._refuse(InvalidRequest("This is not valid HTTP"))
         elif self.phase is not _Phase.CLOSING:
             self._close()
 
     def _refuse(self, error: RealtimeError) -> None:
         """Refuse a request that is not here as a whole."""
+        self._unmute()
         assert self.transport is not None  # noqa: S101
-        self.transport.write(whole_answer(error))
+        headers = self.requests[-1].requestHeaders if self.requests else Headers()
+        origin = headers.getRawHeaders(b"Origin", [b""])[0].decode("ascii", "replace")
+        self.transport.write(whole_answer(error, cors_headers(self.site.origins, origin)))
         self._linger()
+
+    def _unmute(self) -> None:
+        if isinstance(self.transport, _Muted):
+            self.transport = self.transport.transport
 
     def _refuse_body(self) -> None:
         limit = self.site.limits.body_size
@@ -263,14 +243,18 @@ class Channel(HTTPChannel):
     def _begin(self) -> None:
         if self.phase is _Phase.IDLE:
             self._started = self.site.reactor.seconds()
-            self._head_size = 0
+            self._head_size = self._headers = 0
             self._enter(_Phase.HEAD, self.site.limits.head)
 
     def _enter(self, phase: _Phase, seconds: float | None) -> None:
         """Begin a phase that may last so long."""
         self._cancel()
         self.phase = phase
-        self.site.note(self, phase is _Phase.IDLE)
+        crowd = self.site.crowd
+        if phase is _Phase.ANSWER:
+            crowd.serve(self, self._network)
+        else:
+            crowd.wait(self, self._network, idle=phase is _Phase.IDLE)
         if seconds is not None:
             self._deadline = self.site.reactor.callLater(max(0, seconds), self._too_late)
 
@@ -296,8 +280,8 @@ class Channel(HTTPChannel):
 class HttpSite(Site):
     """The factory of HTTP connections around a resource.
 
-    There is no access log. When there are as many connections as
-    the limits allow, one that waits for its next request makes room for a new one.
+    There is no access log. When there are as many connections as the limits allow, one that is
+    not being answered makes room for a new one.
     """
 
     noisy = False
@@ -306,50 +290,50 @@ class HttpSite(Site):
     _log = Logger()
 
     def __init__(
-        self, resource: IResource, reactor: IReactorTime, *, limits: HttpLimits | None = None
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        *,
+        limits: HttpLimits | None = None,
+        origins: Origins | None = None,
+        counters: Counters | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
         self.limits = limits or HttpLimits()
+        self.origins = origins or Origins(())
         self.draining = False
-        self._channels: set[Channel] = set()
-        self._idle: dict[Channel, None] = {}
+        self._counters = counters or Counters()
+        self.crowd = Crowd[Channel]()
         self._when_empty: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
-        """Make a channel, unless there are too many that are busy."""
-        if len(self._channels) >= self.limits.connections:
-            longest_idle = next(iter(self._idle), None)
-            if longest_idle is None:
+        """Make a channel, unless there are too many, and all of them are being answered."""
+        if len(self.crowd) >= self.limits.connections:
+            self._counters.dropped_http_connections += 1
+            channel = self.crowd.first_to_go()
+            if channel is None:
                 return None
-            longest_idle.drain()
-        channel: Channel = super().buildProtocol(addr)
-        return channel
+            channel.evict()
+            self.forget(channel)
+        made: Channel = super().buildProtocol(addr)
+        return made
 
     def close_all(self) -> Deferred[None]:
         """Close idle connections now and the others after their answer; fires when all ended."""
         self.draining = True
-        for channel in list(self._channels):
+        for channel in list(self.crowd):
             channel.drain()
         done: Deferred[None] = Deferred()
-        if self._channels:
+        if self.crowd:
             self._when_empty.append(done)
         else:
             done.callback(None)
         return done
 
-    def note(self, channel: Channel, idle: bool) -> None:
-        """Keep account of a connection, and of whether it waits for a request."""
-        self._channels.add(channel)
-        if idle:
-            self._idle[channel] = None
-        else:
-            self._idle.pop(channel, None)
-
     def forget(self, channel: Channel) -> None:
         """A connection has ended, or is HTTP no more."""
-        self._channels.discard(channel)
-        self._idle.pop(channel, None)
-        if not self._channels:
+        self.crowd.forget(channel)
+        if not self.crowd:
             waiting, self._when_empty = self._when_empty, []
             for done in waiting:
                 done.callback(None)

@@ -28,6 +28,7 @@ _COUNTERS = {
     "errors": "Refused messages and requests, and internal failures",
     "refused_connections": "WebSocket handshakes refused",
     "closed_slow_consumers": "Connections closed because the client read too slowly",
+    "dropped_http_connections": "HTTP connections closed or refused because there were too many",
 }
 # What would otherwise end in _total twice over, or read badly with it.
 _NAMES = {"total_connections": "connections"}
@@ -44,6 +45,7 @@ class Counters:
     __slots__ = (
         "active_connections",
         "closed_slow_consumers",
+        "dropped_http_connections",
         "errors",
         "messages_received",
         "messages_sent",
@@ -60,6 +62,7 @@ class Counters:
         self.errors = 0
         self.refused_connections = 0
         self.closed_slow_consumers = 0
+        self.dropped_http_connections = 0
         self.subscriptions = 0
 
     def as_reference(self) -> dict[str, int]:

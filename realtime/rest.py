@@ -24,7 +24,7 @@ from realtime.answers import SERVER, answer, answer_error, answer_json, cors_hea
 from realtime.auth import Auth
 from realtime.client import SERVER_NAME
 from realtime.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, RealtimeError
-from realtime.http import Request
+from realtime.http_request import Request
 from realtime.metrics import JSON, Metrics, negotiate
 from realtime.node import Node
 from realtime.origins import Origins

@@ -242,7 +242,7 @@ class RealtimeService(Service):
             origins=origins,
             ws_resource=WebSocketResource(websocket),
         )
-        self._http = HttpSite(api.resource, reactor)
+        self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)
         self._ticks = LoopingCall(self.node.advance)
         self._ticks.clock = reactor

@@ -15,11 +15,12 @@ PACKAGE = ROOT / "realtime"
 
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
-    "envelope frames limits metrics names origins passwords permissions topics wheel",
+    "addresses crowd envelope frames limits metrics names origins passwords permissions topics"
+    " wheel",
     "accounts broker_memory database hub sessions_sqlite tokens",
     "node auth",
     "client",
-    "answers fastpath http page rest rest_sessions websocket",
+    "answers fastpath http http_request page rest rest_sessions websocket",
     "site",
     "settings options service commands __main__",
 )
@@ -34,10 +35,11 @@ NEIGHBOURS = {
     "sessions_sqlite": {"database"},
     "fastpath": {"websocket"},
     "websocket": {"answers"},
-    "rest": {"answers", "http", "page", "rest_sessions"},
-    "rest_sessions": {"answers", "http"},
+    "rest": {"answers", "http_request", "page", "rest_sessions"},
+    "rest_sessions": {"answers"},
     "page": {"answers"},
-    "http": {"answers"},
+    "http": {"answers", "http_request"},
+    "http_request": {"answers"},
     "options": {"settings"},
     "service": {"options", "settings"},
     "commands": {"service", "settings"},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -17,7 +19,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from realtime.client import ClientPolicy
-from realtime.http import HttpLimits
+from realtime.http import HttpSite
+from realtime.http_request import HttpLimits
+from realtime.metrics import Counters
 from realtime.origins import Origins
 from realtime.websocket import Factory, WebSocketOptions
 from tests.support.http import Answer, OnSocket, Wire, make_api, make_node, make_site
@@ -213,11 +217,14 @@ class SizeTests(HttpTestCase):
             self.assertTrue(wire.closing)
 
     def test_many_headers(self) -> None:
-        """More than 100 headers are refused."""
-        self.wire.send(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n")
-        answers = self.wire.answers()
-        self.assertEqual([answer.status for answer in answers], [400])
-        self.assertTrue(self.wire.closing)
+        """A hundred headers are read; more are 431, wherever in the head."""
+        head = b"GET /health/live HTTP/1.1\r\nHost: server\r\n"
+        self.wire.send((head + b"X: y\r\n" * 99 + b"\r\n") * 2)
+        self.assertEqual([answer.status for answer in self.wire.answers()], [200, 200])
+        for more in (100, 1000):
+            wire = Wire(self.site)
+            wire.send(head + b"X: y\r\n" * more + b"\r\n")
+            self.assert_refused(431, wire)
 
 
 class MalformedTests(HttpTestCase):
@@ -243,12 +250,44 @@ class MalformedTests(HttpTestCase):
         ):
             wire = Wire(self.site)
             wire.send(raw)
-            data = wire.transport.value()
-            self.assertTrue(data.startswith(b"HTTP/1.1 400 "), raw)
-            self.assertEqual(data.count(b"HTTP/1.1"), 1, raw)
-            self.assertIn(b'{"error":{"code":"INVALID_REQUEST",', data, raw)
-            self.assertTrue(wire.closing, raw)
+            self.assert_refused(400, wire)
             wire.end()
+
+    def test_questionable(self) -> None:
+        """So are requests without a Host or with two, and methods that are not in capitals."""
+        for raw in (
+            b"GET /health/live HTTP/1.1\r\n\r\n",
+            b"GET /health/live HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            b"GET /health/live HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+            b"get /health/live HTTP/1.1\r\nHost: server\r\n\r\n",
+            b"Post /sessions HTTP/1.1\r\nHost: server\r\nContent-Length: 0\r\n\r\n",
+        ):
+            wire = Wire(self.site)
+            wire.send(raw)
+            self.assertEqual(wire.answer().error()["code"], "INVALID_REQUEST", raw)
+        self.wire.send(GET.replace(b"GET", b"BREW"))
+        self.assertEqual(self.wire.answer().error()["code"], "METHOD_NOT_ALLOWED")
+        self.wire.send(b"GET /health/live HTTP/1.0\r\n\r\n")
+        self.assertEqual(self.wire.answer().status, 200)
+
+    def test_pages_may_read_refusals(self) -> None:
+        """Refusals of what is no whole request let pages of the origins allowed read them."""
+        resource = make_api(self).resource
+        site = HttpSite(resource, self.clock, origins=Origins(["https://a.example"]))
+        head = b"GET / HTTP/1.1\r\nOrigin: %b\r\nHost: server\r\nX: a\x00\r\n\r\n"
+        for origin, allowed in (
+            (b"https://a.example", "https://a.example"),
+            (b"https://b.example", None),
+            (b"\xff", None),
+        ):
+            wire = Wire(site)
+            wire.send(head % origin)
+            answer = self.assert_refused(400, wire)
+            self.assertEqual(answer.header("Access-Control-Allow-Origin"), allowed)
+            self.assertEqual(answer.header("Vary"), "Origin")
+        wire = Wire(HttpSite(resource, self.clock, origins=Origins(["*"])))
+        wire.send(b"nonsense\r\n\r\n")
+        self.assertEqual(wire.answer().header("Access-Control-Allow-Origin"), "*")
 
     def test_targets(self) -> None:
         """A target in absolute form is its path; one that is no path is 400."""
@@ -326,7 +365,7 @@ class ConnectionTests(HttpTestCase):
     def test_close(self) -> None:
         """Connection: close and HTTP/1.0 end the connection after the answer."""
         for request in (
-            b"GET /info HTTP/1.1\r\nConnection: close\r\n\r\n",
+            b"GET /info HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n",
             b"GET /info HTTP/1.0\r\n\r\n",
         ):
             wire = Wire(self.site)
@@ -335,17 +374,73 @@ class ConnectionTests(HttpTestCase):
             self.assertTrue(wire.closing)
 
     def test_bounded(self) -> None:
-        """With too many connections the longest idle one gives way; busy ones do not."""
-        site = make_site(make_api(self).resource, self.clock, connections=2)
-        first, second = Wire(site), Wire(site)
-        first.send(GET)
-        second.send(b"GET ")
+        """With too many connections the longest idle one gives way to a new one, gently."""
+        counters = Counters()
+        site = HttpSite(
+            make_api(self).resource,
+            self.clock,
+            limits=HttpLimits(connections=3),
+            counters=counters,
+        )
+        halfway, first, second = Wire(site), Wire(site), Wire(site)
+        halfway.send(b"GET ")
+        for wire in (first, second):
+            wire.send(GET)
         third = Wire(site)
         self.assertTrue(first.closing)
-        self.assertFalse(second.closing)
-        first.end()
-        third.send(b"GET ")
+        self.assertFalse(first.transport.disconnected)
+        self.assertFalse(halfway.closing or second.closing)
+        third.send(GET)
+        self.assertEqual(third.answer().status, 200)
+        self.assertEqual(counters.dropped_http_connections, 1)
+
+    def test_unfinished_requests_give_way(self) -> None:
+        """Requests that do not end, in head, body or after their refusal, shut nobody out."""
+        for start in (b"GET /", POST + b"Content-Length: 9\r\n\r\n", b"nonsense\r\n\r\n"):
+            site = make_site(make_api(self).resource, self.clock, connections=2)
+            wires = [Wire(site) for _ in range(2)]
+            for wire in wires:
+                wire.send(start)
+            other = Wire(site)
+            other.send(GET)
+            self.assertEqual(other.answer().status, 200, start)
+            self.assertEqual([wire.transport.disconnected for wire in wires], [True, False])
+            for wire in (*wires, other):
+                wire.end()
+        self.wire.end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_client_has_too_many(self) -> None:
+        """Who has the most connections loses one, though others have been idle for longer."""
+        site = make_site(make_api(self).resource, self.clock, connections=4)
+        alone = Wire(site, IPv4Address("TCP", "192.0.2.99", 1))
+        alone.send(GET)
+        alone.answer()
+        many = [Wire(site, IPv6Address("TCP", f"2001:db8::{number}", 1)) for number in range(1, 10)]
+        self.assertFalse(alone.closing)
+        self.assertEqual([wire.closing for wire in many], [True] * 6 + [False] * 3)
+
+    def test_answers_do_not_give_way(self) -> None:
+        """A connection that is being answered is left alone; without room a new one is refused."""
+        waiting: list[Any] = []
+
+        class Slow(Resource):
+            isLeaf = True
+
+            def render(self, request: object) -> int:
+                waiting.append(request)
+                return NOT_DONE_YET
+
+        site = make_site(Slow(), self.clock, connections=1)
+        busy = Wire(site)
+        busy.send(GET)
         self.assertIsNone(Wire(site).channel)
+        waiting[0].write(b"")
+        waiting[0].finish()
+        self.assertEqual(busy.answer().status, 200)
+        Wire(site).send(GET)
+        self.assertTrue(busy.closing)
+        self.assertEqual(len(waiting), 2)
 
     def test_close_all(self) -> None:
         """Shutting down closes idle connections at once, busy ones after their answer."""
@@ -437,6 +532,25 @@ class SocketTests(TestCase):
         received = await self.talk(b"nonsense\r\n\r\n")
         self.assertTrue(received.startswith(b"HTTP/1.1 400 "), received)
         self.assertIn(b'"INVALID_REQUEST"', received)
+
+    async def test_unfinished_requests_shut_nobody_out(self) -> None:
+        """While more half-sent requests are there than connections may be, others are answered."""
+        server = OnSocket(self, make_api(self).resource, connections=20)
+
+        def talk() -> bytes:
+            halves = []
+            for _ in range(50):
+                halves.append(socket.create_connection(("127.0.0.1", server.port), 5))
+                halves[-1].sendall(GET[:-2])
+            with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+                connection.sendall(GET)
+                received = connection.recv(65536)
+            for half in halves:
+                half.close()
+            return received
+
+        received = await deferToThread(talk)
+        self.assertTrue(received.startswith(b"HTTP/1.1 200 "), received)
 
     async def test_late_upgrade(self) -> None:
         """A connection that has spoken HTTP can become a WebSocket, and is HTTP no more."""

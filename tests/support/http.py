@@ -14,6 +14,7 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -26,7 +27,8 @@ from twisted.web.resource import IResource, Resource
 from realtime.auth import Auth
 from realtime.broker_memory import MemoryBroker
 from realtime.database import Database
-from realtime.http import HttpLimits, HttpSite
+from realtime.http import HttpSite
+from realtime.http_request import HttpLimits
 from realtime.hub import Hub
 from realtime.metrics import Counters, Metrics
 from realtime.node import Node
@@ -171,10 +173,10 @@ def _producer(body: bytes | None) -> Any:
 class Wire:
     """One HTTP connection in memory: bytes in, bytes out, and a clock."""
 
-    def __init__(self, site: HttpSite) -> None:
+    def __init__(self, site: HttpSite, address: IAddress = ADDRESS) -> None:
         self.site = site
-        self.transport = StringTransport(peerAddress=ADDRESS, lenient=True)
-        self.channel = site.buildProtocol(ADDRESS)
+        self.transport = StringTransport(peerAddress=address, lenient=True)
+        self.channel = site.buildProtocol(address)
         if self.channel is not None:
             self.channel.makeConnection(self.transport)
 
