@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from realtime.database import Database, Workers, add_revocation
+from realtime.database import Damaged, Database, Workers, add_revocation
 from realtime.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from realtime.model import User
 from realtime.names import (
@@ -232,4 +232,12 @@ def _replace_hash(connection: sqlite3.Connection, user_id: str, old: str, new: s
 
 def _user(row: tuple[Any, ...]) -> User:
     user_id, username, roles, created_at, disabled = row[:5]
-    return User(user_id, username, tuple(json.loads(roles)), created_at, bool(disabled))
+    try:
+        decoded = json.loads(roles)
+    except (ValueError, TypeError, RecursionError):
+        decoded = None
+    if not isinstance(decoded, list) or not all(isinstance(role, str) for role in decoded):
+        raise Damaged(f"the roles of the user {user_id!r} are unreadable")
+    if not isinstance(username, str) or not isinstance(created_at, float):
+        raise Damaged(f"the row of the user {user_id!r} is unreadable")
+    return User(user_id, username, tuple(decoded), created_at, bool(disabled))

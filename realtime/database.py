@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -65,6 +66,10 @@ _UPGRADES: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX revocations_by_expiry ON revocations (expires)",
     ),
 )
+
+
+class Damaged(Exception):
+    """A row that is not as this server writes them: what functions of a database may raise."""
 
 
 class Workers:
@@ -145,7 +150,8 @@ class Database:
         """Call `function(connection, ...)` in the database's thread, within a transaction.
 
         It is committed when the function returns, and undone when it raises. Raises
-        `Unavailable` when the queue is full or the database cannot do it now.
+        `Unavailable` when the queue is full or the database cannot do it now, and
+        `ConfigurationError` where the function raises `Damaged`.
         """
         return await self._workers.run(
             self._transact, "BEGIN IMMEDIATE", lambda c: function(c, *args, **kwargs)
@@ -205,6 +211,8 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        except Damaged as error:
+            raise ConfigurationError(f"database {self.path}: damaged: {error}") from None
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
                 raise
@@ -255,7 +263,33 @@ def _problem(connection: sqlite3.Connection) -> str | None:
     if not 0 <= version <= len(_UPGRADES):
         return f"has version {version}, this server knows up to {len(_UPGRADES)}"
     (report,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return None if report == "ok" else f"corrupt: {' '.join(str(report).split())}"
+    if report != "ok":
+        return f"corrupt: {' '.join(str(report).split())}"
+    return _missing(connection, version)
+
+
+def _missing(connection: sqlite3.Connection, version: int) -> str | None:
+    """What the upgrades up to a version have made and is not there, or not as they made it."""
+    model = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for statement in chain(*_UPGRADES[:version]):
+            model.execute(statement)
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        for (table,) in model.execute(tables).fetchall():
+            found = _columns(connection, table)
+            for column in _columns(model, table):
+                if column not in found:
+                    what = f"column {table}.{column[0]}" if found else f"table {table}"
+                    return f"damaged: there is no {what} as this server makes it"
+    finally:
+        model.close()
+    return None
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[tuple[str, str, int, int]]:
+    """Name, type, NOT NULL and place in the primary key of each column; none without the table."""
+    rows = connection.execute(f"PRAGMA table_info({table})")
+    return [(name, type, not_null, key) for _, name, type, not_null, _, key in rows]
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

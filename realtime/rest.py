@@ -23,7 +23,14 @@ from realtime import __version__
 from realtime.answers import SERVER, answer, answer_error, answer_json, cors_headers
 from realtime.auth import Auth
 from realtime.client import SERVER_NAME
-from realtime.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, RealtimeError
+from realtime.errors import (
+    ConfigurationError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RealtimeError,
+)
 from realtime.http_request import Request
 from realtime.metrics import JSON, Metrics, negotiate
 from realtime.node import Node
@@ -200,6 +207,9 @@ class _Frame(Resource):
             error = NotFound("There is nothing at this path")
         elif isinstance(error, exceptions.HTTPException):
             error = InvalidRequest("The request is malformed")
+        elif isinstance(error, ConfigurationError):  # What the operator has to mend.
+            self._log.error("{method} failed: {error}", method=request.method, error=str(error))
+            error = InternalError()
         elif not isinstance(error, RealtimeError):
             self._log.failure("{method} failed", failure, method=request.method)
             error = InternalError()

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from realtime.database import Database, add_revocation
-from realtime.errors import InvalidCredentials, InvalidToken, Unavailable
+from realtime.database import Damaged, Database, add_revocation
+from realtime.errors import ConfigurationError, InvalidCredentials, InvalidToken, Unavailable
 from realtime.model import Identity, Session
 from realtime.names import new_session_id
 
@@ -168,8 +168,8 @@ class Sessions:
                 await self._db.run(_purge, now)
                 self.revocations.purge(now)
                 self._next_purge = now + PURGE_SECONDS
-        except Unavailable as error:
-            _log.error("Revocations were not read, to be tried again: {why}", why=error.message)
+        except (Unavailable, ConfigurationError) as error:
+            _log.error("Revocations were not read, to be tried again: {why}", why=str(error))
         except Exception:
             _log.failure("Revocations were not read, to be tried again")
 
@@ -188,7 +188,13 @@ def _new_revocations(
     connection: sqlite3.Connection, last: int
 ) -> list[tuple[int, str, str, float, float]]:
     query = "SELECT number, kind, id, at, expires FROM revocations WHERE number > ? ORDER BY number"
-    return connection.execute(query, (last,)).fetchall()
+    rows = connection.execute(query, (last,)).fetchall()
+    for number, kind, id, at, expires in rows:
+        if kind not in ("session", "user") or not isinstance(id, str):
+            raise Damaged(f"the revocation {number} is of nobody")
+        if not isinstance(at, float) or not isinstance(expires, float):
+            raise Damaged(f"the revocation {number} has no times")
+    return rows
 
 
 def _purge(connection: sqlite3.Connection, now: float) -> None:
@@ -230,7 +236,11 @@ def _select(connection: sqlite3.Connection, session_id: str, now: float) -> Sess
         " WHERE session_id = ? AND expires_at > ?",
         (session_id, now),
     ).fetchone()
-    return None if row is None else Session(*row)
+    if row is None:
+        return None
+    if not all(isinstance(moment, float) for moment in row[2:]):
+        raise Damaged(f"the session {session_id!r} has no times")
+    return Session(*row)
 
 
 def _renew(

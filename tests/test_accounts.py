@@ -6,7 +6,7 @@ from math import inf
 from twisted.trial.unittest import TestCase
 
 from realtime.accounts import Accounts
-from realtime.errors import Conflict, InvalidRequest, NotFound
+from realtime.errors import ConfigurationError, Conflict, InvalidRequest, NotFound
 from realtime.names import new_user_id
 from tests.support.identity import (
     PASSWORD,
@@ -50,6 +50,36 @@ class AccountsTests(TestCase):
         self.assertEqual((user.created_at, user.disabled), (START, False))
         self.assertEqual(await self.accounts.get(user.user_id), user)
         self.assertEqual(await self.accounts.find("USER@example.com"), user)
+
+    async def test_damaged_rows(self) -> None:
+        """A row that makes no sense is a mistake that names file and user."""
+        user = await self.accounts.create("alice", PASSWORD)
+
+        async def put(column: str, value: object) -> None:
+            statement = f"UPDATE users SET {column} = ?"
+            await self.db.run(lambda connection: connection.execute(statement, (value,)))
+
+        for column, value in (
+            ("roles", "nonsense"),
+            ("roles", '{"admin": 1}'),
+            ("roles", "[1]"),
+            ("roles", b"\xff"),
+            ("roles", "[" * 100_000),
+            ("created_at", "yesterday"),
+            ("username", b"alice"),
+        ):
+            await put(column, value)
+            for asked in (
+                self.accounts.get(user.user_id),
+                self.accounts.find("alice"),
+                self.accounts.list(),
+                self.accounts.verify_password("alice", PASSWORD),
+            ):
+                with self.assertRaises(ConfigurationError) as caught:
+                    await asked
+                self.assertIn(self.db.path, str(caught.exception))
+                self.assertIn(user.user_id, str(caught.exception))
+            await put(column, {"roles": "[]", "created_at": START, "username": "alice"}[column])
 
     async def test_unknown(self) -> None:
         """Who is not there is not found, whatever was asked."""

@@ -74,6 +74,16 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(lines[1][1:3], ["bob@example.com", "chat,admin"])
         self.assertTrue(all(re.fullmatch(r"\d{4}-\d\d-\d\d", line[3]) for line in lines))
 
+    def test_damaged_database(self) -> None:
+        """A damaged database is one line that names it, whichever command meets it."""
+        self.add()
+        for statement in ("UPDATE users SET roles = 'x'", "DROP TABLE sessions"):
+            with closing(sqlite3.connect(Path(self.state, DATABASE))) as database:
+                database.execute(statement)
+                database.commit()
+            for command in (("list",), ("roles", "alice"), ("remove", "alice")):
+                self.assertIn(f"{DATABASE}: damaged: ", self.refused("user", *command))
+
     def test_files_are_closed_to_others(self) -> None:
         """The database that the first user makes is the owner's only."""
         self.add()

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from realtime import database
-from realtime.database import Database, Workers, check
+from realtime.database import Damaged, Database, Workers, check
 from realtime.errors import ConfigurationError, Unavailable
 from tests.support.identity import make_state_dir, make_workers, open_database
 
@@ -141,6 +141,19 @@ class DatabaseTests(TestCase):
             await db.run(fail)
         self.assertNotIn("disk", str(caught.exception))
 
+    async def test_damaged_row(self) -> None:
+        """A function that cannot read a row is told as damage to this file, and undone."""
+        db = await open_database(self)
+
+        def fail(connection: sqlite3.Connection) -> None:
+            add_user(connection, "a")
+            raise Damaged("no sense in it")
+
+        with self.assertRaises(ConfigurationError) as caught:
+            await db.run(fail)
+        self.assertEqual(str(caught.exception), f"database {db.path}: damaged: no sense in it")
+        self.assertEqual(await db.read(count_users), 0)
+
     async def test_lock_of_another_process(self) -> None:
         """Readers do not wait for another writer; a writer waits for its turn."""
         db = await open_database(self)
@@ -251,6 +264,31 @@ class RefusalTests(TestCase):
         with self.assertRaises(ConfigurationError):
             await Database(str(self.path), reactor).open()
         self.assertEqual(self.path.read_bytes(), before)
+
+    async def test_missing_parts(self) -> None:
+        """A file without a table or column of its version, or with another kind, is refused."""
+        for statement, missing in (
+            ("DROP TABLE revocations", "table revocations"),
+            ("ALTER TABLE users DROP COLUMN roles", "column users.roles"),
+            ("ALTER TABLE users RENAME COLUMN roles TO role", "column users.roles"),
+            ("DROP TABLE sessions; CREATE TABLE sessions (session_id)", "sessions.session_id"),
+        ):
+            await self.make(1)
+            other = sqlite3.connect(self.path)
+            other.execute("PRAGMA journal_mode = DELETE")
+            other.executescript(statement)
+            other.close()
+            await self.refuse(missing)
+            self.path.unlink()
+
+    async def test_more_parts(self) -> None:
+        """What an operator has added beside ours does no harm."""
+        await self.make(1)
+        other = sqlite3.connect(self.path)
+        other.execute("CREATE TABLE notes (text)")
+        other.execute("ALTER TABLE users ADD COLUMN note TEXT")
+        other.close()
+        await open_database(self, str(self.path))
 
     async def test_foreign(self) -> None:
         """Another program's database is refused."""

@@ -1,6 +1,7 @@
 """Tests of realtime.sessions_sqlite."""
 
 import sqlite3
+from contextlib import closing
 from math import inf
 
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from realtime.errors import InvalidCredentials, InvalidToken
+from realtime.errors import ConfigurationError, InvalidCredentials, InvalidToken
 from realtime.model import Identity
 from realtime.sessions_sqlite import POLL_SECONDS, PURGE_SECONDS, Revocations, Sessions
 from tests.support.identity import PASSWORD, START, IdentityKit, make_identity
@@ -254,6 +255,26 @@ class SessionsTests(TestCase):
         await self.kit.database.run(lambda c: c.execute("ALTER TABLE away RENAME TO revocations"))
         await self.tick()
         self.assertTrue(self.refuses(session_id))
+
+    async def test_damaged_rows(self) -> None:
+        """Revocations and sessions that make no sense are mistakes that name the file."""
+        session_id = await self.begin()
+        self.damage("UPDATE sessions SET created_at = 'yesterday'")
+        with self.assertRaises(ConfigurationError) as caught:
+            await self.kit.sessions.get(session_id)
+        self.assertIn(self.kit.database.path, str(caught.exception))
+        for row in ("'kind', 'x', 0, 0", "'user', x'ff', 0, 0", "'user', 'x', 'now', 0"):
+            self.damage(f"INSERT INTO revocations (kind, id, at, expires) VALUES ({row})")
+            with self.assertRaises(ConfigurationError) as caught:
+                await Sessions(self.kit.database, self.kit.clock, session_ttl=1).start(print)
+            self.assertIn("revocation", str(caught.exception))
+            self.damage("DELETE FROM revocations")
+
+    def damage(self, statement: str) -> None:
+        """Change the file as no server does."""
+        with closing(sqlite3.connect(self.kit.database.path)) as other:
+            other.execute(statement)
+            other.commit()
 
     async def test_listener_fails(self) -> None:
         """A listener that raises is logged, and the revocation holds."""
