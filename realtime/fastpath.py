@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime.client import Client
+from realtime.frames import skip_to_close
 from realtime.websocket import Connection
 
 try:
@@ -37,6 +38,7 @@ _log = Logger()
 
 _OPEN = WebSocketProtocol.STATE_OPEN
 _CONNECTING = WebSocketProtocol.STATE_CONNECTING
+_CLOSING = WebSocketProtocol.STATE_CLOSING
 _CLOSED = WebSocketProtocol.STATE_CLOSED
 _FINAL_TEXT = 0x81
 _MASKED = 0x80
@@ -87,24 +89,15 @@ class FastConnection(Connection):
     triggered = False
     wasMaxFramePayloadSizeExceeded = False
     wasMaxMessagePayloadSizeExceeded = False
-    closedByMe = False
-    failedByMe = False
-    droppedByMe = False
-    wasClean = False
+    closedByMe = failedByMe = droppedByMe = wasClean = False
     wasNotCleanReason = None
     wasServerConnectionDropTimeout = False
     wasOpenHandshakeTimeout = False
     wasCloseHandshakeTimeout = False
     wasServingFlashSocketPolicyFile = False
-    localCloseCode = None
-    localCloseReason = None
-    remoteCloseCode = None
-    remoteCloseReason = None
-    openHandshakeTimeoutCall = None
-    closeHandshakeTimeoutCall = None
-    autoPingTimeoutCall = None
-    autoPingPending = None
-    autoPingPendingCall = None
+    localCloseCode = localCloseReason = remoteCloseCode = remoteCloseReason = None
+    openHandshakeTimeoutCall = closeHandshakeTimeoutCall = None
+    autoPingTimeoutCall = autoPingPending = autoPingPendingCall = None
     autoPingPendingSeq = 0
     autoPingPendingSent = None
     serverConnectionDropTimeoutCall = None
@@ -159,40 +152,51 @@ class FastConnection(Connection):
             return
         node = self.factory.node
         client.heard = node.tick
-        if (
-            self.state == _OPEN
-            and not self.data
-            and self.current_frame is None
-            and not self.inside_message
-        ):
-            start = 0
-            end = len(data)
-            while end - start >= 6 and data[start] == _FINAL_TEXT:
-                size = data[start + 1] - _MASKED
-                payload = start + 6
-                if size == _MEDIUM and end - start >= 8:
-                    size = data[start + 2] << 8 | data[start + 3]
-                    payload = start + 8
-                    if size <= _SMALL:
-                        break
-                elif not 0 <= size <= _SMALL:
-                    break
-                stop = payload + size
-                if stop > end or size > self.maxMessagePayloadSize:
-                    break
-                message = apply_mask(data[payload:stop], data[payload - 4 : payload])
-                if not message.isascii() and not _is_utf8(message):
-                    break
-                start = stop
-                client.receive(message)
-                if self.state != _OPEN:
-                    break
-            if start:
-                data = data[start:]
+        if self.current_frame is None:
+            if self.data:
+                data = self.data + data
+                self.data = b""
+            if self.state == _OPEN and not self.inside_message:
+                data = self._obey(client, data)
+            if self.state == _CLOSING:
+                self.data, data = skip_to_close(data)
         if data:
             self._feed(data)
         if node.hub.congested:
             node.hub.hold(self.transport)
+
+    def _obey(self, client: Client, data: bytes) -> bytes:
+        """Obey the plain frames that `data` begins with; answer what is for Autobahn."""
+        start = 0
+        end = len(data)
+        while end - start >= 6 and data[start] == _FINAL_TEXT:
+            size = data[start + 1] - _MASKED
+            payload = start + 6
+            if size == _MEDIUM and end - start >= 8:
+                size = data[start + 2] << 8 | data[start + 3]
+                payload = start + 8
+                if size <= _SMALL:
+                    break
+            elif not 0 <= size <= _SMALL:
+                break
+            stop = payload + size
+            if size > self.maxMessagePayloadSize:
+                break
+            if stop > end:
+                # Its rest will come. A frame that comes alone in pieces is Autobahn's, which
+                # fails it at the first byte that is wrong.
+                if start:
+                    self.data = data[start:]
+                    return b""
+                break
+            message = apply_mask(data[payload:stop], data[payload - 4 : payload])
+            if not message.isascii() and not _is_utf8(message):
+                break
+            start = stop
+            client.receive(message)
+            if self.state != _OPEN:
+                break
+        return data[start:] if start else data
 
     def _feed(self, data: bytes) -> None:
         """Let Autobahn read, without its describing of what came."""

@@ -1,4 +1,4 @@
-"""WebSocket frames from server to client (RFC 6455 section 5.2). Pure."""
+"""WebSocket frames as bytes (RFC 6455 section 5.2). Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from struct import Struct
 
 _MEDIUM = Struct("!BBH").pack
 _LARGE = Struct("!BBQ").pack
+_OPCODE = 0x0F
+_CLOSE = 8
+_MASKED = 0x80
 _SMALL = [bytes((0x81, length)) for length in range(126)]
 
 
@@ -17,3 +20,29 @@ def text_frame(message: bytes) -> bytes:
     if length < 65536:
         return _MEDIUM(0x81, 126, length) + message
     return _LARGE(0x81, 127, length) + message
+
+
+def skip_to_close(data: bytes) -> tuple[bytes, bytes]:
+    """Drop the whole frames that a client's bytes begin with, before its Close.
+
+    Answers an incomplete frame whose rest has to come, and the bytes from the first frame on
+    that is a Close or needs a closer look; one of the two is empty.
+    """
+    start = 0
+    end = len(data)
+    while end - start >= 2 and data[start] & _OPCODE != _CLOSE:
+        size = data[start + 1] - _MASKED
+        head = 6
+        if size == 126:
+            if end - start < 4:
+                return data[start:], b""
+            size = data[start + 2] << 8 | data[start + 3]
+            head = 8
+        elif not 0 <= size < 126:
+            return b"", data[start:]
+        if start + head + size > end:
+            return data[start:], b""
+        start += head + size
+    if end - start < 2:
+        return data[start:], b""
+    return b"", data[start:]

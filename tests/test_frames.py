@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime.frames import text_frame
+from realtime.frames import skip_to_close, text_frame
 from tests.support.peers import read_frames
 from tests.support.strategies import json_texts
+from tests.support.websocket import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame
 
 
 class TextFrameTests(SynchronousTestCase):
@@ -38,3 +39,40 @@ class TextFrameTests(SynchronousTestCase):
         self.assertEqual(read_frames(data), (messages, b""))
         if data:
             self.assertEqual(read_frames(data[:-1])[0], messages[:-1])
+
+
+class SkipTests(SynchronousTestCase):
+    """Reading over what a client sends until its Close."""
+
+    @given(
+        st.lists(
+            st.builds(
+                frame,
+                st.sampled_from([0, 1, 125, 126, 127, 3000, 65535]).map(bytes),
+                st.sampled_from([TEXT, CONTINUATION, PING]),
+                final=st.booleans(),
+            ),
+            max_size=6,
+        ),
+        st.booleans(),
+        st.data(),
+    )
+    def test_any_split(self, frames: list[bytes], closing: bool, choose: st.DataObject) -> None:
+        """However the bytes come, all frames are dropped and the Close is left, or nothing."""
+        close = close_frame(1000) * closing
+        stream = b"".join(frames) + close
+        cut = choose.draw(st.integers(0, len(stream)))
+        pending, rest = skip_to_close(stream[:cut])
+        self.assertTrue(not pending or not rest)
+        if rest:
+            self.assertEqual(rest, close[: len(rest)])
+            rest += stream[cut:]
+        else:
+            pending, rest = skip_to_close(pending + stream[cut:])
+        self.assertEqual((pending, rest), (b"", close))
+
+    def test_what_is_not_plain(self) -> None:
+        """Frames without a mask, or with a length of 64 bits, are left to be judged."""
+        before = frame(b"x")
+        for odd in (frame(b"y", masked=False), frame(b"y", form=64), frame(b"z", CLOSE)):
+            self.assertEqual(skip_to_close(before + odd), (b"", odd))
