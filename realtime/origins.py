@@ -29,6 +29,8 @@ class Origins:
         """
         if self.everything or origin is None:
             return True
+        if not origin.isascii():  # as no browser writes it
+            return False
         normal = _normal(origin)
         if normal is None:
             return origin in self._allowed  # "null"

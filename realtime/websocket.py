@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from realtime.answers import whole_answer
+from realtime.answers import cors_headers, whole_answer
 from realtime.client import Client, ClientPolicy
 from realtime.errors import (
     CloseCode,
@@ -170,7 +170,10 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         counters = self.factory.node.counters
         counters.errors += 1
         counters.refused_connections += 1
-        self.sendData(whole_answer(error))
+        headers = getattr(self, "http_headers", None) or {}
+        self.sendData(
+            whole_answer(error, cors_headers(self.factory.origins, headers.get("origin")))
+        )
         self.dropConnection(abort=False)
 
     def onOpen(self) -> None:
@@ -370,7 +373,7 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         # A renewed token has to be as good as the one that was connected with.
         self.policy = replace(policy, authenticate=self.identify)
         self.options = options
-        self._origins = origins
+        self.origins = origins
         self._authenticate = authenticate
         self.setProtocolOptions(
             versions=[13],
@@ -403,7 +406,7 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         if not token:
             raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
         identity = self.identify(token)
-        if not self._origins.allows(origin, host):
+        if not self.origins.allows(origin, host):
             raise Forbidden("Pages of this origin may not connect")
         self.node.admit()
         return identity

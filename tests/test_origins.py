@@ -78,3 +78,7 @@ class OriginsTests(SynchronousTestCase):
         allowed = Origins([]).allows(origin, host)
         if allowed:
             self.assertIsNotNone(host)
+
+    def test_look_alike(self) -> None:
+        """A character whose small form is an ASCII letter makes no allowed origin."""
+        self.assertFalse(Origins(["https://kit.example"]).allows("https://\u212ait.example"))

@@ -212,6 +212,19 @@ class Handshake:
             rig.client().open(request_head(headers={"Origin": origin}))
         self.rig().client().open(foreign)
 
+    def test_pages_may_read_refusals(self) -> None:
+        """A refusal has the CORS headers of any other answer."""
+        home = "https://home.example"
+        for origins, origin, allowed in (
+            (["*"], home, "*"),
+            ([home], home, home),
+            ([home], "https://evil.example", None),
+        ):
+            head = request_head("/ws", headers={"Origin": origin})
+            answer = self.rig(origins=origins).client().ask(head)
+            self.assertIn(answer.status, (400, 401))
+            self.assertEqual(answer.header("Access-Control-Allow-Origin"), allowed)
+
     def test_full(self) -> None:
         """At capacity it is 503 SERVER_FULL with Retry-After, until somebody has left."""
         rig = self.rig(max_connections=1)
