@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -66,6 +67,21 @@ _UPGRADES: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX revocations_by_expiry ON revocations (expires)",
     ),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a kind of file is: its mark, its upgrades, and the settings it is used with."""
+
+    application_id: int
+    upgrades: Sequence[Sequence[str]]
+    pragmas: Sequence[str]
+
+
+def _accounts() -> Schema:
+    """The file of users and sessions."""
+    pragmas = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON")
+    return Schema(_APPLICATION_ID, _UPGRADES, pragmas)
 
 
 class Damaged(Exception):
@@ -126,10 +142,18 @@ class Workers:
 
 
 class Database:
-    """The file at `path`, once `open` has succeeded."""
+    """The file at `path`, once `open` has succeeded. Users and sessions, unless `schema` says."""
 
-    def __init__(self, path: str, reactor: IReactorFromThreads, *, max_pending: int = 1000) -> None:
+    def __init__(
+        self,
+        path: str,
+        reactor: IReactorFromThreads,
+        *,
+        schema: Schema | None = None,
+        max_pending: int = 1000,
+    ) -> None:
         self.path = path
+        self._schema = schema or _accounts()
         self._workers = Workers(reactor, threads=1, max_pending=max_pending, name="database")
         self._connection: sqlite3.Connection | None = None
 
@@ -179,16 +203,16 @@ class Database:
     # -- in the thread ---------------------------------------------------------------------
 
     def _open(self) -> None:
-        check(self.path)
+        check(self.path, self._schema)
         try:
             # SQLite gives its other files the mode of this one.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
             try:
+                for pragma in self._schema.pragmas:
+                    connection.execute(pragma)
                 _use_wal(connection)
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute("PRAGMA foreign_keys = ON")
-                _upgrade(connection)
+                _upgrade(connection, self._schema.upgrades)
             except BaseException:
                 connection.close()
                 raise
@@ -227,7 +251,7 @@ class Database:
             connection.close()
 
 
-def check(path: str) -> None:
+def check(path: str, schema: Schema | None = None) -> None:
     """Raise `ConfigurationError`, in one line, unless `path` can be opened. Writes nothing."""
     try:
         with open(path, "rb") as file:
@@ -245,7 +269,7 @@ def check(path: str) -> None:
     try:
         connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?{mode}", uri=True)
         try:
-            problem = _problem(connection)
+            problem = _problem(connection, schema or _accounts())
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -254,25 +278,25 @@ def check(path: str) -> None:
         raise ConfigurationError(f"database {path}: {problem}; left untouched")
 
 
-def _problem(connection: sqlite3.Connection) -> str | None:
+def _problem(connection: sqlite3.Connection, schema: Schema) -> str | None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application_id != _APPLICATION_ID and (tables or version or application_id):
+    if application_id != schema.application_id and (tables or version or application_id):
         return "belongs to another program"
-    if not 0 <= version <= len(_UPGRADES):
-        return f"has version {version}, this server knows up to {len(_UPGRADES)}"
+    if not 0 <= version <= len(schema.upgrades):
+        return f"has version {version}, this server knows up to {len(schema.upgrades)}"
     (report,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if report != "ok":
         return f"corrupt: {' '.join(str(report).split())}"
-    return _missing(connection, version)
+    return _missing(connection, schema.upgrades[:version])
 
 
-def _missing(connection: sqlite3.Connection, version: int) -> str | None:
-    """What the upgrades up to a version have made and is not there, or not as they made it."""
+def _missing(connection: sqlite3.Connection, upgrades: Sequence[Sequence[str]]) -> str | None:
+    """What some upgrades have made and is not there, or not as they made it."""
     model = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for statement in chain(*_UPGRADES[:version]):
+        for statement in chain(*upgrades):
             model.execute(statement)
         tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
         for (table,) in model.execute(tables).fetchall():
@@ -306,13 +330,13 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
+def _upgrade(connection: sqlite3.Connection, upgrades: Sequence[Sequence[str]]) -> None:
     connection.execute("BEGIN IMMEDIATE")  # Another process may be at it, too.
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for statements in _UPGRADES[version:]:
+    for statements in upgrades[version:]:
         for statement in statements:
             connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {max(version, len(_UPGRADES))}")
+    connection.execute(f"PRAGMA user_version = {max(version, len(upgrades))}")
     connection.execute("COMMIT")
 
 

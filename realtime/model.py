@@ -48,9 +48,11 @@ class Session:
     expires_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A publication's place in its topic's history, and which history that is."""
+class Position(Struct, frozen=True, gc=False):
+    """A publication's place in its topic's history, and which history that is.
+
+    A structure, as `Publication`: of each that is kept there is one.
+    """
 
     offset: int
     epoch: str

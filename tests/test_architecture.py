@@ -15,9 +15,9 @@ PACKAGE = ROOT / "realtime"
 
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
-    "addresses crowd envelope frames limits metrics names origins passwords permissions topics"
-    " wheel",
-    "accounts broker_memory database hub sessions_sqlite tokens",
+    "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
+    " permissions topics wheel",
+    "accounts broker_memory database durable history_sqlite hub sessions_sqlite tokens",
     "node auth",
     "client",
     "answers fastpath http http_request page rest rest_sessions websocket",
@@ -31,7 +31,10 @@ NEIGHBOURS = {
     "interfaces": {"errors", "model"},
     "names": set(),
     "permissions": {"topics"},
+    "history": {"wheel"},
     "accounts": {"database"},
+    "broker_memory": {"durable"},
+    "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
     "fastpath": {"websocket"},
     "websocket": {"answers"},
