@@ -38,6 +38,31 @@ class Renewal:
     refresh_token: str | None = field(default=None, repr=False)
 
 
+class LoginLimits:
+    """How many attempts to log in are heard.
+
+    The limit that a guesser meets is that of one user from one network, so that guessing locks
+    nobody else out. Ten times as many are heard from a network, twenty times as many of a user.
+    """
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._pairs = KeyedLimiter(rate, burst)
+        self._networks = KeyedLimiter(rate * 10, burst * 10)
+        self._users = KeyedLimiter(rate * 20, burst * 20)
+
+    def take(self, user: str, network: str, now: float) -> float:
+        """Count an attempt; answer 0.0, or the seconds to wait."""
+        return (
+            (self._networks.take(network, now) if network else 0.0)
+            or self._pairs.take(f"{network} {user}", now)
+            or self._users.take(user, now)
+        )
+
+    def forgive(self, user: str, network: str) -> None:
+        """Forget the failures that came before a success."""
+        self._pairs.reset(f"{network} {user}")
+
+
 class Auth:
     """Authentication for the edges. `on_revoked(kind, id)` ends a 'session's or 'user's sockets.
 
@@ -52,8 +77,7 @@ class Auth:
         clock: IReactorTime,
         on_revoked: Callable[[str, str], object],
         *,
-        user_limit: KeyedLimiter,
-        address_limit: KeyedLimiter,
+        login_limits: LoginLimits,
         rotate_refresh_tokens: bool = False,
     ) -> None:
         self._tokens = tokens
@@ -61,8 +85,7 @@ class Auth:
         self._sessions = sessions
         self._clock = clock
         self._on_revoked = on_revoked
-        self._user_limit = user_limit
-        self._address_limit = address_limit
+        self._login_limits = login_limits
         self._rotate = rotate_refresh_tokens
 
     async def start(self) -> None:
@@ -87,8 +110,8 @@ class Auth:
         """
         now = self._clock.seconds()
         user_key = username_key(username[:MAX_BYTES])
-        wait = self._address_limit.take(network_of(address), now) if address else 0.0
-        wait = wait or self._user_limit.take(user_key, now)
+        network = network_of(address or "")
+        wait = self._login_limits.take(user_key, network, now)
         if wait:
             raise RateLimited(wait)
         user = await self._accounts.verify_password(username, password)
@@ -98,7 +121,7 @@ class Auth:
         session = await self._sessions.create(
             user.user_id, refresh_id=refresh_id, access_until=self._access_until(), since=now
         )
-        self._user_limit.reset(user_key)
+        self._login_limits.forgive(user_key, network)
         return Login(
             access_token=self._tokens.issue_access(user, session.session_id),
             refresh_token=self._tokens.issue_refresh(user, session.session_id, refresh_id),

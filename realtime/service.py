@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import shlex
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,15 +25,14 @@ from twisted.python.failure import Failure
 
 from realtime import __version__
 from realtime.accounts import Accounts
-from realtime.auth import Auth
+from realtime.auth import Auth, LoginLimits
 from realtime.broker_memory import MemoryBroker
 from realtime.client import ClientPolicy
 from realtime.database import Database, Workers
-from realtime.errors import CloseCode, ConfigurationError, RealtimeError
+from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
 from realtime.http import HttpSite
 from realtime.hub import Hub
-from realtime.limits import KeyedLimiter
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
@@ -75,7 +76,9 @@ def run_alone(function: Callable[[Any], Awaitable[T]]) -> T:
         Deferred.fromCoroutine(_as_coroutine(function(reactor))).addBoth(finish)
 
     reactor.callWhenRunning(start)
-    reactor.run(installSignalHandlers=False)
+    reactor.startRunning(installSignalHandlers=False)
+    while reactor.running:  # As `run` does, which would log that a main loop has ended.
+        reactor.iterate(0.1)
     result = outcome[0]
     if isinstance(result, Failure):
         result.raiseException()
@@ -156,6 +159,7 @@ def makeService(options: Options) -> RealtimeService:
         password = token_urlsafe(12)
         if run_alone(lambda alone: _add_first_user(state, alone, password)):
             _welcome(settings, service.port, password)
+        reactor.addSystemEventTrigger("before", "shutdown", _ignore_signals)
     except (ConfigurationError, RealtimeError) as error:
         raise SystemExit(f"realtime: {error}") from None
     return service
@@ -170,20 +174,36 @@ async def _add_first_user(state: Path, reactor: Any, password: str) -> bool:
             return False
         await stores.accounts.create("admin", password, (ADMIN_ROLE, *DEFAULT_ROLES))
         return True
+    except Conflict:  # Another process, started at the same time, was quicker.
+        return False
     finally:
         await stores.close()
 
 
 def _welcome(settings: Settings, port: int, password: str) -> None:
-    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    state = os.path.abspath(settings.state)
     print(
-        f"realtime-server {__version__}: first start, state in {os.path.abspath(settings.state)}\n"
+        f"realtime-server {__version__}: first start, state in {state}\n"
         f"  Log in as: admin\n"
-        f"  Password:  {password}   (shown this once; `user passwd admin` sets another)\n"
-        f"  Open:      http://{host}:{port}/",
+        f"  Password:  {password}   (shown this once)\n"
+        f"  Change it: python -m realtime --state {shlex.quote(state)} user passwd admin\n"
+        f"  Open:      {_page(settings.host, port)}",
         file=sys.stdout,
         flush=True,
     )
+
+
+def _page(host: str, port: int) -> str:
+    """Where this machine finds the page of a server that listens on `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _ignore_signals() -> None:
+    """Go on stopping: to stop twice would be an error of the reactor."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class RealtimeService(Service):
@@ -207,8 +227,7 @@ class RealtimeService(Service):
             Sessions(self._stores.database, reactor, session_ttl=tokens.refresh_ttl),
             reactor,
             self.node.revoke,
-            user_limit=KeyedLimiter(settings.login_rate, settings.login_burst),
-            address_limit=KeyedLimiter(settings.login_rate * 10, settings.login_burst * 10),
+            login_limits=LoginLimits(settings.login_rate, settings.login_burst),
             rotate_refresh_tokens=settings.rotate_refresh_tokens,
         )
         policy = ClientPolicy(
@@ -277,6 +296,8 @@ class RealtimeService(Service):
             raise ConfigurationError(
                 f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
             ) from None
+        except UnicodeError:
+            raise ConfigurationError(f"--host {settings.host}: is no host's name") from None
         self._socket.setblocking(False)
         self.port = self._socket.getsockname()[1]
 
@@ -304,9 +325,10 @@ class RealtimeService(Service):
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         _log.info(
-            "Listening on {host} port {port}: the page is at http://localhost:{port}/",
+            "Listening on {host} port {port}: the page is at {page}",
             host=self._settings.host,
             port=self.port,
+            page=_page(self._settings.host, self.port),
         )
 
     def _give_up(self, failure: Failure) -> None:

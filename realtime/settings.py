@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
 from realtime.errors import ConfigurationError
@@ -18,6 +18,11 @@ from realtime.names import is_role
 from realtime.origins import Origins
 
 PREFIX: Final = "REALTIME_"
+# What Kubernetes and Docker set beside a service called "realtime", or "realtime-redis".
+_LINK: Final = re.compile(
+    r"REALTIME(_\w+)?_((SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
+    r"|PORT=(tcp|udp|sctp)://.*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +144,8 @@ def _switch(text: str) -> bool:
 def _origin(text: str) -> str:
     try:
         Origins([text])
-    except ConfigurationError as error:
-        raise ValueError(f"is no origin: {error}") from None
+    except ConfigurationError:
+        raise ValueError("is not an origin: write scheme://host[:port], or * for all") from None
     return text
 
 
@@ -267,14 +272,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "login-rate",
         "N",
         0.1,
-        "Logins a second per user; ten times that per address.",
+        "Logins a second of a user from an address (of IPv6, a /64 network); ten times that per "
+        "address, twenty times per user. Behind a proxy all clients have the proxy's address.",
         _number(0.001, 1e6),
     ),
     Option(
         "login-burst",
         "N",
         10.0,
-        "Logins at once per user; ten times that per address.",
+        "Logins at once of a user from an address; ten and twenty times that as for --login-rate.",
         _number(1, 1e6),
     ),
     Option(
@@ -313,6 +319,7 @@ def read_settings(
 
     `flags` has texts, a list of them where the option is repeatable, or 1 for a set switch.
     """
+    environ = {name: v for name, v in environ.items() if not _LINK.fullmatch(f"{name}={v}")}
     config = config or environ.get(f"{PREFIX}CONFIG") or None
     file = _read_file(config) if config else {}
     unknown = {name for name in environ if name.startswith(PREFIX)} - {
@@ -350,9 +357,10 @@ def _value(
 def _parse(option: Option, value: Any, source: str) -> Any:
     try:
         if option.repeatable:
-            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-                raise ValueError("is not a list of texts")
-            return tuple(option.parse(one) for one in value)
+            if isinstance(value, list) and all(isinstance(one, str) for one in value):
+                single = replace(option, repeatable=False)
+                return tuple(_parse(single, one, source) for one in value)
+            raise ValueError("is not a list of texts")
         if isinstance(value, bool | int | float):
             value = str(value)
         if not isinstance(value, str):

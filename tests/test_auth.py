@@ -1,5 +1,6 @@
 """Tests of realtime.auth."""
 
+import contextlib
 import threading
 from typing import Any
 
@@ -76,32 +77,49 @@ class LoginTests(Case):
             answers.add((error.message, str(error.details), str(error.headers), error.status))
         self.assertEqual(len(answers), 1)
 
-    async def test_limit_by_user(self) -> None:
-        """After 3 attempts on a user, in any case, there is a wait, from wherever they come."""
-        for n in range(3):
-            with self.assertRaises(InvalidCredentials):
-                await self.auth.login("Alice", "wrong horse", f"192.0.2.{n}")
+    async def guess(self, username: str, address: str | None) -> None:
+        """Make an attempt that is heard, and fails."""
+        with self.assertRaises(InvalidCredentials):
+            await self.auth.login(username, "wrong horse", address)
+
+    async def test_limit_by_user_and_address(self) -> None:
+        """After 3 attempts on a user, in any case, from an address there is a wait."""
+        for _ in range(3):
+            await self.guess("Alice", "192.0.2.1")
         with self.assertRaises(RateLimited) as caught:
-            await self.auth.login("aLICE", PASSWORD, "192.0.2.9")
+            await self.login("aLICE", PASSWORD)
         self.assertEqual(caught.exception.headers["Retry-After"], "60")
         self.assertEqual(caught.exception.status, 429)
         self.clock.advance(60)
         await self.login()
 
+    async def test_guessing_locks_nobody_out(self) -> None:
+        """However often one address tries a user's name, from another the user gets in."""
+        for n in range(100):
+            with contextlib.suppress(RateLimited, InvalidCredentials):
+                await self.auth.login("alice", f"guess number {n}", "192.0.2.66")
+        await self.login()
+
+    async def test_limit_by_user(self) -> None:
+        """After 60 attempts on a user from anywhere there is a wait, 20 times as short."""
+        for n in range(60):
+            await self.guess("alice", f"192.0.2.{n}")
+        with self.assertRaises(RateLimited) as caught:
+            await self.auth.login("alice", PASSWORD, "198.51.100.1")
+        self.assertEqual(caught.exception.headers["Retry-After"], "3")
+
     async def test_limit_by_address(self) -> None:
-        """After 10 attempts from an address there is a wait, for whichever users."""
-        for n in range(10):
-            with self.assertRaises(InvalidCredentials):
-                await self.login(f"user{n}")
+        """After 30 attempts from an address there is a wait, for whichever users."""
+        for n in range(30):
+            await self.guess(f"user{n}", "192.0.2.1")
         with self.assertRaises(RateLimited):
             await self.login()
         await self.auth.login("alice", PASSWORD, "192.0.2.2")
 
     async def test_ipv6_network(self) -> None:
         """An IPv6 network of 64 bits counts as one address."""
-        for n in range(10):
-            with self.assertRaises(InvalidCredentials):
-                await self.auth.login(f"user{n}", PASSWORD, f"2001:db8::{n:x}:1")
+        for n in range(30):
+            await self.guess(f"user{n}", f"2001:db8::{n:x}:1")
         with self.assertRaises(RateLimited):
             await self.auth.login("alice", PASSWORD, "2001:db8::ffff:1")
         for address in (

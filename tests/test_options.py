@@ -62,6 +62,32 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(read_settings({}, {"PORT": "99", "REDIS_URL": "redis://x"}).port, 99)
         self.assertEqual(read_settings({}, {"PORT": "99", "REALTIME_PORT": "98"}).port, 98)
 
+    def test_variables_of_a_service(self) -> None:
+        """What Kubernetes sets beside a service called realtime is ignored, and only that."""
+        links = {
+            "REALTIME_SERVICE_HOST": "10.0.0.7",
+            "REALTIME_SERVICE_PORT": "8081",
+            "REALTIME_SERVICE_PORT_HTTP": "8081",
+            "REALTIME_PORT": "tcp://10.0.0.7:8081",
+            "REALTIME_PORT_8081_TCP": "tcp://10.0.0.7:8081",
+            "REALTIME_PORT_8081_TCP_PROTO": "tcp",
+            "REALTIME_PORT_8081_TCP_PORT": "8081",
+            "REALTIME_PORT_8081_TCP_ADDR": "10.0.0.7",
+            "REALTIME_REDIS_SERVICE_HOST": "10.0.0.8",
+            "REALTIME_REDIS_PORT": "tcp://10.0.0.8:6379",
+            "REALTIME_REDIS_PORT_6379_TCP_ADDR": "10.0.0.8",
+        }
+        self.assertEqual(read_settings({}, links), read_settings({}, {}))
+        self.assertEqual(read_settings({}, {**links, "PORT": "5000"}).port, 5000)
+        for name, value in (
+            ("REALTIME_SERVICE_HOTS", "10.0.0.7"),
+            ("REALTIME_PORT_8081", "x"),
+            ("REALTIME_PORT_TCP", "x"),
+            ("REALTIME_PORT", "http://10.0.0.7:8081"),
+            ("REALTIME_REDIS_PORT", "6379"),
+        ):
+            self.refused(name, environ={**links, name: value})
+
     def test_config_from_the_environment(self) -> None:
         """REALTIME_CONFIG names the file as --config does."""
         config = self.write('origin = ["https://a.example", "https://b.example"]')
@@ -92,6 +118,12 @@ class SettingsTests(SynchronousTestCase):
         self.refused("REALTIME_MESSAGE_RATE", environ={"REALTIME_MESSAGE_RATE": "nan"})
         self.refused("REALTIME_PROT", environ={"REALTIME_PROT": "1"})
         self.refused("--origin", "no-scheme", flags={"origin": ["no-scheme"]})
+        error = self.assertRaises(ConfigurationError, read_settings, {"origin": ["*", "x y"]}, {})
+        self.assertEqual(
+            str(error),
+            "--origin: 'x y' is not an origin: write scheme://host[:port], or * for all",
+        )
+        self.refused("connect-role in", config=self.write("connect-role = [1]"))
         self.refused("--on-token-expiry", flags={"on-token-expiry": "explode"})
         self.refused("max-conections", config=self.write("max-conections = 1"))
         self.refused("port in", config=self.write("port = [1]"))

@@ -12,9 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from realtime.accounts import Accounts
-from realtime.auth import Auth
+from realtime.auth import Auth, LoginLimits
 from realtime.database import Database, Workers
-from realtime.limits import KeyedLimiter
 from realtime.model import User
 from realtime.passwords import Hasher
 from realtime.sessions_sqlite import Sessions
@@ -90,8 +89,7 @@ class IdentityKit:
             self.sessions,
             clock,
             lambda kind, id: self.revoked.append((kind, id)),
-            user_limit=KeyedLimiter(rate=1 / 60, burst=3),
-            address_limit=KeyedLimiter(rate=1 / 6, burst=10),
+            login_limits=LoginLimits(rate=1 / 60, burst=3),
             **options,
         )
 
