@@ -14,7 +14,7 @@ from typing import Any
 
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
-from realtime.names import DEFAULT_ROLES, is_role
+from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
 from realtime.service import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
 from realtime.settings import Settings, read_settings
 
@@ -114,7 +114,14 @@ async def _find(stores: Stores, name: str) -> User:
 
 
 async def _add(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    first = not await stores.accounts.list()
     user = await stores.accounts.create(given.name, _password(), given.role or DEFAULT_ROLES)
+    if first and ADMIN_ROLE not in user.roles:
+        print(
+            "realtime: this is the first user, so the server will not make an admin:"
+            f" add one with --role {ADMIN_ROLE}",
+            file=sys.stderr,
+        )
     print(f"{user.user_id}  {user.username}  {','.join(user.roles)}")
 
 

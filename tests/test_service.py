@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
+import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,16 +20,16 @@ from typing import Any
 
 import treq
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from realtime.errors import ConfigurationError
-from realtime.service import RealtimeService
+from realtime.service import RealtimeService, _add_first_user, _page
 from realtime.settings import read_settings
 from tests.support.identity import make_state_dir
-from tests.support.server import Server, run, wait_until
+from tests.support.server import Server, environment, run, wait_until
 
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 FOREGROUND = ("--nodaemon", "--pidfile=", "realtime", "--host=127.0.0.1")
@@ -78,6 +82,29 @@ class InProcessTests(TestCase):
         """A host that is none is a mistake that names it."""
         error = self.assertRaises(ConfigurationError, self.make(host="256.1.1.1").bind)
         self.assertIn("cannot listen on 256.1.1.1 port 0", str(error))
+
+    def test_impossible_host(self) -> None:
+        """So is one that cannot be a name at all."""
+        for host in ("a..b", "x" * 64 + ".example"):
+            error = self.assertRaises(ConfigurationError, self.make(host=host).bind)
+            self.assertEqual(str(error), f"--host {host}: is no host's name")
+
+    async def test_two_first_starts(self) -> None:
+        """Of two servers that start at once on an empty directory, one makes the admin."""
+        state = Path(make_state_dir(self))
+        starts = [_add_first_user(state, reactor, f"password {n}") for n in range(2)]
+        made = await gatherResults([Deferred.fromCoroutine(start) for start in starts])
+        self.assertEqual(sorted(made), [False, True])
+
+    def test_page(self) -> None:
+        """The page's address is that of the host, or of this machine for all its addresses."""
+        for host, page in (
+            ("0.0.0.0", "http://localhost:81/"),
+            ("::", "http://localhost:81/"),
+            ("::1", "http://[::1]:81/"),
+            ("chat.example", "http://chat.example:81/"),
+        ):
+            self.assertEqual(_page(host, 81), page)
 
     async def test_silent_http_does_not_hold_up(self) -> None:
         """Connections that have said nothing, or half a request, do not hold up the end."""
@@ -145,6 +172,25 @@ class ProcessTests(SynchronousTestCase):
         bad = run(*TWISTD, *FOREGROUND, f"--state={state}", "--secret-file=/nonexistent")
         self.assertEqual(bad.returncode, 1)
         self.assertEqual(stat.S_IMODE(os.stat(state).st_mode), 0o700)
+
+    def test_first_words(self) -> None:
+        """The first start says where to look and how to change the password, in full."""
+        server = self.serve()
+        self.assertIn(f"the page is at {server.http_url}/", server.output)
+        self.assertNotIn("Main loop", server.output)
+        (command,) = re.findall(r"Change it: python (.*)", server.output)
+        folder = make_state_dir(self)
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)],
+            cwd=folder,
+            env=environment(),
+            input="another horse\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        server.login("admin", "another horse")
 
     # -- mistakes ----------------------------------------------------------------------------
 
@@ -276,6 +322,24 @@ class ProcessTests(SynchronousTestCase):
             slow.sendall(b"GET /info HTTP/1.1\r\nHos")
             wait_until(lambda: server.request("GET", "/health")[2]["active_connections"] == 1)
             self.stop(server)
+
+    def test_stop_twice(self) -> None:
+        """A second SIGTERM while the server stops changes nothing, and is no failure."""
+        server = self.serve("--shutdown-timeout=2")
+        request = (
+            f"GET /ws?token={self.token('admin')} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", server.port)) as deaf:
+            deaf.sendall(request.encode())
+            wait_until(lambda: server.request("GET", "/health")[2]["active_connections"] == 1)
+            os.kill(server.pid, signal.SIGTERM)
+            deaf.settimeout(10)
+            while b"\x03\xf4" not in deaf.recv(65536):  # 1012: it is stopping now.
+                pass
+            self.stop(server)
+        self.assertNotIn("ReactorNotRunning", server.output)
 
     def test_nothing_secret_in_the_log(self) -> None:
         """Neither tokens, nor passwords, nor query strings are logged."""
