@@ -2,6 +2,7 @@
 
 A topic is 1 to 255 bytes of UTF-8, dot-separated, without empty parts, white space or control
 characters. A pattern may have `*` for one part, and `>` as its last part for one part or more.
+Names that begin with `$` are the server's: a wildcard in the first part matches none of them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def covers(pattern: str, other: str) -> bool:
     """Whether all that `other` (a topic or a pattern) can match is matched by `pattern` too."""
     if pattern == other:
         return True
+    if other[0] == "$" and pattern[0] in "*>":
+        return False
     wanted = pattern.split(".")
     given = other.split(".")
     for place, part in enumerate(wanted):
@@ -65,6 +68,20 @@ def covers(pattern: str, other: str) -> bool:
         if part not in ("*", given[place]):
             return False
     return len(given) == len(wanted)
+
+
+def overlaps(pattern: str, other: str) -> bool:
+    """Whether some topic is matched by both of two patterns or topics."""
+    if (other[0] == "$" and pattern[0] in "*>") or (pattern[0] == "$" and other[0] in "*>"):
+        return False
+    wanted = pattern.split(".")
+    given = other.split(".")
+    for one, two in zip(wanted, given, strict=False):
+        if one == ">" or two == ">":
+            return True
+        if one != two and one != "*" and two != "*":
+            return False
+    return len(wanted) == len(given)
 
 
 def any_covers(patterns: Iterable[str], name: str) -> bool:

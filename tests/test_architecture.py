@@ -16,7 +16,7 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " permissions topics wheel",
+    " patterns permissions topics wheel",
     "accounts broker_memory database durable history_sqlite hub sessions_sqlite tokens",
     "node auth",
     "client",

@@ -8,13 +8,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime.topics import any_covers, check_pattern, check_topic, covers, is_pattern, matches
+from realtime.topics import (
+    any_covers,
+    check_pattern,
+    check_topic,
+    covers,
+    is_pattern,
+    matches,
+    overlaps,
+)
 from tests.support.strategies import (
     is_part_character,
     name_characters,
     names,
-    small_patterns,
-    small_topics,
+    server_patterns,
+    server_topics,
     topics,
 )
 
@@ -44,20 +52,29 @@ def naive_is_pattern(name: str) -> bool:
 
 def naive_matches(pattern: list[str], topic: list[str]) -> bool:
     """Match part by part, recursively."""
+    if pattern[0] in ("*", ">") and topic[0].startswith("$"):
+        return False
+    return _naive_rest(pattern, topic)
+
+
+def _naive_rest(pattern: list[str], topic: list[str]) -> bool:
     match pattern, topic:
         case [], []:
             return True
         case [">"], [_, *_]:
             return True
         case ["*", *pattern_rest], [_, *topic_rest]:
-            return naive_matches(pattern_rest, topic_rest)
+            return _naive_rest(pattern_rest, topic_rest)
         case [wanted, *pattern_rest], [given, *topic_rest]:
-            return wanted == given and naive_matches(pattern_rest, topic_rest)
+            return wanted == given and _naive_rest(pattern_rest, topic_rest)
     return False
 
 
-# All topics of up to five parts; no pattern has more than four, nor the letter `c`.
+# All topics of up to five parts; no pattern has more than four, nor the letter `c`. The server's
+# own begin with `$`; what stands deeper in them is as in others.
 UNIVERSE = [list(parts) for length in range(1, 6) for parts in product("abc", repeat=length)]
+UNIVERSE += [["$s", *topic[1:]] for topic in UNIVERSE if topic[0] == "a"]
+UNIVERSE += [["a", "$s"], ["c", "$s"]]
 
 
 def expand(pattern: str) -> frozenset[int]:
@@ -187,23 +204,44 @@ class MatchingTests(SynchronousTestCase):
             ("chat.general", "chat.generals", False),
             ("chat.general", "chat.general.more", False),
             ("*.b", "a.b", True),
+            ("*", "$sys", False),
+            (">", "$sys", False),
+            ("*.load", "$sys.load", False),
+            (">", "$sys.load", False),
+            ("$sys.>", "$sys.load", True),
+            ("$sys.*", "$sys.load", True),
+            ("a.*", "a.$sys", True),
         ]:
             self.assertIs(matches(pattern, topic), expected, (pattern, topic))
 
-    @given(small_patterns, small_topics)
+    @given(server_patterns, server_topics)
     def test_matches_agrees_with_recursion(self, pattern: str, topic: str) -> None:
         """Matching agrees with a recursive matcher."""
         self.assertIs(matches(pattern, topic), naive_matches(pattern.split("."), topic.split(".")))
 
-    @given(small_patterns, small_patterns)
+    @given(server_patterns, server_patterns)
     @example(">", ">")
     @example("*.>", ">")
     @example("a.>", "a.*")
     @example("a.*", "a.>")
     @example("a.>", "a.*.>")
+    @example(">", "$s")
+    @example("*", "$s.>")
     def test_covers_is_inclusion(self, pattern: str, other: str) -> None:
         """One pattern covers another exactly where it matches all topics that the other does."""
         self.assertIs(covers(pattern, other), expand(pattern) >= expand(other))
+
+    @given(server_patterns, server_patterns)
+    @example(">", "*.>")
+    @example("a.>", "a")
+    @example("a.*", "*.b")
+    @example(">", "$s")
+    @example("$s.>", "*.a")
+    def test_overlaps_is_intersection(self, pattern: str, other: str) -> None:
+        """Two patterns overlap exactly where one topic is matched by both."""
+        expected = bool(expand(pattern) & expand(other))
+        self.assertIs(overlaps(pattern, other), expected)
+        self.assertIs(overlaps(other, pattern), expected)
 
     @given(topics, topics)
     def test_topics_cover_themselves_alone(self, topic: str, other: str) -> None:
@@ -211,7 +249,7 @@ class MatchingTests(SynchronousTestCase):
         self.assertTrue(covers(topic, topic))
         self.assertIs(covers(topic, other), topic == other)
 
-    @given(st.lists(small_patterns, max_size=3), small_topics)
+    @given(st.lists(server_patterns, max_size=3), server_topics)
     def test_any_covers(self, patterns: list[str], topic: str) -> None:
         """A list of patterns covers what one of them covers; an empty one nothing."""
         expected = any(naive_matches(pattern.split("."), topic.split(".")) for pattern in patterns)

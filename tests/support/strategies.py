@@ -49,6 +49,17 @@ small_patterns = st.builds(
     st.lists(st.sampled_from("ab*"), max_size=3),
     st.sampled_from("ab*>"),
 )
+# The same, now and then among the server's own names.
+server_topics = st.builds(
+    lambda topic, own: "$s" + topic[1:] if own else topic,
+    small_topics,
+    st.sampled_from([False, False, True]),
+)
+server_patterns = st.builds(
+    lambda pattern, own: "$s" + pattern[1:] if own and pattern != ">" else pattern,
+    small_patterns,
+    st.sampled_from([False, False, True]),
+)
 
 users = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1)
 command_ids = st.one_of(st.text(max_size=20), st.integers(-(10**30), 10**30))
