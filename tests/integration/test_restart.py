@@ -42,7 +42,7 @@ class RestartTests(SynchronousTestCase):
         """The first start prints one admin password, and closes what it makes to others."""
         server = self.start()
         self.assertEqual(server.output.count("Password:"), 1)
-        self.assertIn("http://localhost:", server.output)
+        self.assertEqual(server.output.count(f"{server.http_url}/"), 2)
         login = server.login("admin", server.admin_password)
         self.assertIn("admin", login["user"]["roles"])
         for path in Path(self.state).iterdir():
