@@ -13,7 +13,15 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from realtime.errors import CloseCode
-from realtime.model import HistoryPage, Identity, Namespace, Position, Publication
+from realtime.model import (
+    HistoryPage,
+    Identity,
+    Member,
+    Namespace,
+    Position,
+    PresencePage,
+    Publication,
+)
 
 # Seconds for which the key of a publication is remembered.
 KEY_TTL = 300
@@ -43,6 +51,10 @@ class Deadline(Protocol):
 
 class Peer(Subscriber, Deadline, Protocol):
     """A connection as the node sees it."""
+
+    @property
+    def connection_id(self) -> str:
+        """Unique among all nodes."""
 
     def close(self, code: CloseCode) -> None:
         """End the connection, telling the other side why."""
@@ -122,3 +134,30 @@ class IBroker(Interface):
 
     def remove_history(topic: str) -> Deferred[None] | None:
         """Forget what was published on `topic`, and begin another epoch."""
+
+
+class IPresence(Interface):
+    """Who is on a topic now, by user, over all nodes.
+
+    A user is present from the first subscription of a connection to some seconds of grace after
+    the last one has gone; who comes back in time has not been away. Where the namespace has
+    `join_leave`, subscribers are told by `Join`, `Leave` and, of a new state, `Update`.
+    """
+
+    def start(announce: Callable[[str, bytes], object]) -> None:
+        """Begin; `announce` carries messages as `IBroker.announce` does."""
+
+    def join(topic: str, namespace: Namespace, connection_id: str, identity: Identity) -> None:
+        """A connection has subscribed to a topic."""
+
+    def leave(topic: str, connection_id: str) -> None:
+        """A connection has left a topic; unknown ones are ignored."""
+
+    def leave_all(connection_id: str) -> None:
+        """A connection has ended."""
+
+    async def members(topic: str, *, limit: int, after: str | None) -> PresencePage:
+        """At most `limit` users who are present, those that follow the user `after`."""
+
+    async def set_state(topic: str, user_id: str, state: bytes | None) -> Member | None:
+        """Set a present user's state, JSON text, or clear it; None where they are not present."""

@@ -106,6 +106,29 @@ class HistoryPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A user who is present on a topic; `state` is JSON text that the user has set."""
+
+    user_id: str
+    username: str | None
+    connections: int
+    state: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PresencePage:
+    """Who is present on a topic: how many in all, and some of them.
+
+    With `after` as its user id, the next page begins; None where there is none.
+    """
+
+    users: int
+    connections: int
+    members: tuple[Member, ...]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """What `/health` reports; `reason` is None while the node is healthy."""
 
