@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
+from realtime import parse
 from realtime.errors import ConfigurationError
-from realtime.names import is_role
-from realtime.origins import Origins
 
 PREFIX: Final = "REALTIME_"
 # What Kubernetes and Docker set beside a service called "realtime", or "realtime-redis".
@@ -95,76 +94,16 @@ class Option:
         return f"{self.help} [default: {shown}]"
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", text):
-            raise ValueError("is not a whole number")
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError(f"is not between {low} and {high}")
-        return value
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError("is not a number") from None
-        if not low <= value <= high:
-            raise ValueError(f"is not between {low:g} and {high:g}")
-        return value
-
-    return parse
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"is none of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _text(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError("is empty or not printable")
-    return text
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
-        raise ValueError("is neither true nor false")
-    return text.lower() in ("true", "1", "yes", "on")
-
-
-def _origin(text: str) -> str:
-    try:
-        Origins([text])
-    except ConfigurationError:
-        raise ValueError("is not an origin: write scheme://host[:port], or * for all") from None
-    return text
-
-
-def _role(text: str) -> str:
-    if not is_role(text):
-        raise ValueError("is not a role's name")
-    return text
-
-
 _DAY: Final = 86400
 
 OPTIONS: Final[tuple[Option, ...]] = (
-    Option("host", "ADDRESS", "0.0.0.0", "Address to listen on.", _text),  # noqa: S104
+    Option("host", "ADDRESS", "0.0.0.0", "Address to listen on.", parse.text),  # noqa: S104
     Option(
         "port",
         "PORT",
         8081,
         "Port to listen on; 0 takes a free one.",
-        _integer(0, 65535),
+        parse.integer(0, 65535),
         environment="PORT",
     ),
     Option(
@@ -172,60 +111,66 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "DIR",
         "realtime-state",
         "Directory of the signing key and the database; made if need be.",
-        _text,
+        parse.text,
     ),
     Option(
         "max-connections",
         "N",
         10_000,
         "WebSockets open at once; more get 503.",
-        _integer(1, 10_000_000),
+        parse.integer(1, 10_000_000),
     ),
     Option(
         "max-frame-size",
         "BYTES",
         65536,
         "Largest message a client may send.",
-        _integer(1024, 16 * 1024 * 1024),
+        parse.integer(1024, 16 * 1024 * 1024),
     ),
     Option(
         "max-queue-bytes",
         "BYTES",
         1024 * 1024,
         "Bytes that may wait for a client that reads slowly; with more it is closed (4002).",
-        _integer(65536, 1024**3),
+        parse.integer(65536, 1024**3),
     ),
     Option(
         "max-subscriptions",
         "N",
         2000,
         "Topics that one connection may subscribe to.",
-        _integer(1, 1_000_000),
+        parse.integer(1, 1_000_000),
     ),
     Option(
         "message-rate",
         "N",
         1000.0,
         "Messages a second that a connection may send.",
-        _number(0.01, 1e9),
+        parse.number(0.01, 1e9),
     ),
-    Option("message-burst", "N", 2000.0, "Messages that it may send at once.", _number(1, 1e9)),
     Option(
-        "heartbeat-interval", "SECONDS", 30, "How often each client is pinged.", _integer(1, _DAY)
+        "message-burst", "N", 2000.0, "Messages that it may send at once.", parse.number(1, 1e9)
+    ),
+    Option(
+        "heartbeat-interval",
+        "SECONDS",
+        30,
+        "How often each client is pinged.",
+        parse.integer(1, _DAY),
     ),
     Option(
         "client-timeout",
         "SECONDS",
         60,
         "Silence after which a client is closed (4003).",
-        _integer(2, _DAY),
+        parse.integer(2, _DAY),
     ),
     Option(
         "shutdown-timeout",
         "SECONDS",
         5,
         "How long clients have to answer the closing handshake when the server stops.",
-        _integer(0, 8),
+        parse.integer(0, 8),
     ),
     Option(
         "origin",
@@ -233,7 +178,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         ("*",),
         "Origin of pages that may use the server, for CORS and "
         "WebSockets alike; * allows all. Repeatable.",
-        _origin,
+        parse.origin,
         repeatable=True,
     ),
     Option(
@@ -241,7 +186,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "ROLE",
         (),
         "Role that may connect; others get 403. Repeatable; without it every role may.",
-        _role,
+        parse.role,
         repeatable=True,
     ),
     Option(
@@ -249,24 +194,28 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "close|keep",
         "close",
         "What becomes of a connection whose token expires.",
-        _one_of("close", "keep"),
+        parse.one_of("close", "keep"),
     ),
     Option(
-        "access-token-ttl", "SECONDS", 3600, "Life of an access token.", _integer(10, 365 * _DAY)
+        "access-token-ttl",
+        "SECONDS",
+        3600,
+        "Life of an access token.",
+        parse.integer(10, 365 * _DAY),
     ),
     Option(
         "refresh-token-ttl",
         "SECONDS",
         30 * _DAY,
         "Life of a refresh token.",
-        _integer(60, 365 * _DAY),
+        parse.integer(60, 365 * _DAY),
     ),
     Option(
         "rotate-refresh-tokens",
         "",
         False,
         "Give a new refresh token at each refresh; one used twice ends its session.",
-        _switch,
+        parse.switch,
     ),
     Option(
         "login-rate",
@@ -274,14 +223,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         0.1,
         "Logins a second of a user from an address (of IPv6, a /64 network); ten times that per "
         "address, twenty times per user. Behind a proxy all clients have the proxy's address.",
-        _number(0.001, 1e6),
+        parse.number(0.001, 1e6),
     ),
     Option(
         "login-burst",
         "N",
         10.0,
         "Logins at once of a user from an address; ten and twenty times that as for --login-rate.",
-        _number(1, 1e6),
+        parse.number(1, 1e6),
     ),
     Option(
         "secret-file",
@@ -289,24 +238,24 @@ OPTIONS: Final[tuple[Option, ...]] = (
         None,
         "The secret that signs tokens, 32 bytes or more. "
         "Without it one is made in the state directory.",
-        _text,
+        parse.text,
     ),
     Option(
         "jwt-algorithm",
         "RS256|ES256|EdDSA",
         None,
         "Algorithm of another issuer's tokens.",
-        _one_of("RS256", "ES256", "EdDSA"),
+        parse.one_of("RS256", "ES256", "EdDSA"),
     ),
-    Option("jwt-public-key", "FILE", None, "That issuer's public key (PEM).", _text),
-    Option("issuer", "TEXT", None, "The iss that every token must have.", _text),
-    Option("audience", "TEXT", None, "The aud that every token must have.", _text),
+    Option("jwt-public-key", "FILE", None, "That issuer's public key (PEM).", parse.text),
+    Option("issuer", "TEXT", None, "The iss that every token must have.", parse.text),
+    Option("audience", "TEXT", None, "The aud that every token must have.", parse.text),
     Option(
         "fast-path",
         "true|false",
         True,
         "Serve on the quick path where this Python, Twisted and Autobahn allow it.",
-        _switch,
+        parse.switch,
     ),
 )
 _BY_NAME: Final = {option.name: option for option in OPTIONS}

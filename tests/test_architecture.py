@@ -22,7 +22,7 @@ FLOORS: tuple[str, ...] = (
     "client",
     "answers fastpath http http_request page rest rest_sessions websocket",
     "site",
-    "settings options service commands __main__",
+    "parse settings options service commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -43,6 +43,7 @@ NEIGHBOURS = {
     "page": {"answers"},
     "http": {"answers", "http_request"},
     "http_request": {"answers"},
+    "settings": {"parse"},
     "options": {"settings"},
     "service": {"options", "settings"},
     "commands": {"service", "settings"},

@@ -1,0 +1,80 @@
+"""How texts of options are read: each gives a value, or a `ValueError` that says what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from realtime.errors import ConfigurationError
+from realtime.names import is_role
+from realtime.origins import Origins
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A whole number, `low` to `high`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            raise ValueError("is not a whole number")
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"is not between {low} and {high}")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """A number, `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("is not a number") from None
+        if not low <= value <= high:
+            raise ValueError(f"is not between {low:g} and {high:g}")
+        return value
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"is none of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def text(text: str) -> str:
+    """Any text that can be shown."""
+    if not text or not text.isprintable():
+        raise ValueError("is empty or not printable")
+    return text
+
+
+def switch(text: str) -> bool:
+    """True or false, in the words that people use for them."""
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        raise ValueError("is neither true nor false")
+    return text.lower() in ("true", "1", "yes", "on")
+
+
+def origin(text: str) -> str:
+    """What `Origins` takes."""
+    try:
+        Origins([text])
+    except ConfigurationError:
+        raise ValueError("is not an origin: write scheme://host[:port], or * for all") from None
+    return text
+
+
+def role(text: str) -> str:
+    """The name of a role."""
+    if not is_role(text):
+        raise ValueError("is not a role's name")
+    return text
