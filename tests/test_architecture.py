@@ -16,7 +16,7 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " patterns permissions topics wheel",
+    " patterns permissions rules topics wheel",
     "accounts broker_memory database durable history_sqlite hub sessions_sqlite tokens",
     "node auth",
     "client",
@@ -31,6 +31,7 @@ NEIGHBOURS = {
     "interfaces": {"errors", "model"},
     "names": set(),
     "permissions": {"topics"},
+    "rules": {"patterns", "topics"},
     "history": {"wheel"},
     "accounts": {"database"},
     "broker_memory": {"durable"},
