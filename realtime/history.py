@@ -228,7 +228,7 @@ class Histories:
         """Forget a topic; its next publication is the first of another epoch."""
         record = self._kept.get(topic) or self._empty.get(topic)
         if record is not None:
-            self._drop(record, len(record.items) - record.start, 0.0)
+            self._drop(record, len(record.items) - record.start, None)
             self._forget(record)
 
     def expire(self, now: float, budget: int = EXPIRE_BUDGET) -> bool:
@@ -274,8 +274,8 @@ class Histories:
                 break
             self._forget(oldest)
 
-    def _drop(self, topic: _Topic, count: int, now: float) -> None:
-        """Drop the oldest `count` publications."""
+    def _drop(self, topic: _Topic, count: int, now: float | None) -> None:
+        """Drop the oldest `count` publications; `now` is None where the topic is to go, too."""
         if count == 0:
             return
         items, start = topic.items, topic.start
@@ -288,8 +288,9 @@ class Histories:
             topic.start = 0
             self.bytes -= TOPIC_COST
             del self._kept[topic.name]
-            topic.used = now
-            self._add_empty(topic)
+            if now is not None:
+                topic.used = now
+                self._add_empty(topic)
         elif start > 16 and start * 2 > len(items):
             del items[:start]
             topic.start = 0
@@ -312,7 +313,7 @@ class Histories:
 
     def _forget(self, topic: _Topic) -> None:
         """Forget a topic without publications."""
-        del self._empty[topic.name]
+        self._empty.pop(topic.name, None)
         if topic.due is not None:
             self._wheel.cancel(topic, topic.due)
             topic.due = None
