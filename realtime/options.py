@@ -30,7 +30,7 @@ class Options(usage.Options):
     )
     optFlags = [(option.name, None, option.manual()) for option in OPTIONS if option.is_flag]
     optParameters = [
-        ("config", None, None, "TOML file with options."),
+        ("config", None, None, "TOML file with options and [[topic]] rules."),
         *(
             (option.name, None, None, option.manual())
             for option in OPTIONS
@@ -47,7 +47,7 @@ class Options(usage.Options):
     def getUsage(self, width: int | None = None) -> str:
         """The manual: every option in the table's order, with what it takes, then the rest."""
         width = min(width or get_terminal_size().columns, 100)
-        entries = [("--config=FILE", "TOML file with options.")]
+        entries = [("--config=FILE", "TOML file with options and [[topic]] rules.")]
         for option in OPTIONS:
             value = "" if option.is_flag else f"={option.metavar}"
             entries.append((f"--{option.name}{value}", option.manual()))

@@ -15,6 +15,8 @@ from typing import Any, Final, Literal
 
 from realtime import parse
 from realtime.errors import ConfigurationError
+from realtime.model import Namespace
+from realtime.namespaces import read_namespaces
 
 PREFIX: Final = "REALTIME_"
 # What Kubernetes and Docker set beside a service called "realtime", or "realtime-redis".
@@ -26,7 +28,10 @@ _LINK: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the options say. Times are seconds, sizes bytes, rates a second."""
+    """What the options say, and the file's rules of topics.
+
+    Times are seconds, sizes bytes, rates a second.
+    """
 
     host: str
     port: int
@@ -48,12 +53,16 @@ class Settings:
     rotate_refresh_tokens: bool
     login_rate: float
     login_burst: float
+    strict_topics: bool
+    history_bytes: int
+    presence_grace: int
     secret_file: str | None
     jwt_algorithm: str | None
     jwt_public_key: str | None
     issuer: str | None
     audience: str | None
     fast_path: bool
+    topics: tuple[Namespace, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +242,27 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.number(1, 1e6),
     ),
     Option(
+        "strict-topics",
+        "",
+        False,
+        "Refuse topics that no [[topic]] rule of the file names.",
+        parse.switch,
+    ),
+    Option(
+        "history-bytes",
+        "BYTES",
+        256 * 1024 * 1024,
+        "Bytes of publications kept in memory for history and recovery.",
+        parse.integer(65536, 1024**4),
+    ),
+    Option(
+        "presence-grace",
+        "SECONDS",
+        5,
+        "How long a user may be gone before Leave is announced; 0 announces at once.",
+        parse.integer(0, 3600),
+    ),
+    Option(
         "secret-file",
         "FILE",
         None,
@@ -259,6 +289,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
 )
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
+# The key of the file that is no option: its rules of topics, [[topic]] tables.
+_TOPIC: Final = "topic"
 
 
 def read_settings(
@@ -278,7 +310,8 @@ def read_settings(
     if unknown:
         raise ConfigurationError(f"unknown option {min(unknown)} in the environment")
     values = {option.key: _value(option, flags, environ, file, config) for option in OPTIONS}
-    settings = Settings(**values)
+    topics = read_namespaces(file[_TOPIC], str(config)) if _TOPIC in file else ()
+    settings = Settings(**values, topics=topics)
     _check_together(settings)
     return settings
 
@@ -331,7 +364,7 @@ def _read_file(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--config {path}: {error}") from None
     for key in content:
-        if key not in _BY_NAME:
+        if key not in _BY_NAME and key != _TOPIC:
             raise ConfigurationError(f"unknown option {key!r} in {path}")
     return content
 
@@ -346,4 +379,5 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
 
 
-assert [field.name for field in fields(Settings)] == [option.key for option in OPTIONS]  # noqa: S101
+_FIELDS: Final = [*(option.key for option in OPTIONS), "topics"]
+assert [field.name for field in fields(Settings)] == _FIELDS  # noqa: S101

@@ -22,7 +22,7 @@ FLOORS: tuple[str, ...] = (
     "client",
     "answers fastpath http http_request page rest rest_sessions websocket",
     "site",
-    "parse settings options service commands __main__",
+    "namespaces parse settings options service commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -44,7 +44,7 @@ NEIGHBOURS = {
     "page": {"answers"},
     "http": {"answers", "http_request"},
     "http_request": {"answers"},
-    "settings": {"parse"},
+    "settings": {"namespaces", "parse"},
     "options": {"settings"},
     "service": {"options", "settings"},
     "commands": {"service", "settings"},

@@ -44,8 +44,9 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual((settings.origin, settings.connect_role), (("*",), ()))
 
     def test_table_and_settings_agree(self) -> None:
-        """Every option of the table is a setting, in the same order."""
-        self.assertEqual([f.name for f in fields(Settings)], [option.key for option in OPTIONS])
+        """Every option of the table is a setting, in the same order; the rules are the last."""
+        options = [option.key for option in OPTIONS]
+        self.assertEqual([field.name for field in fields(Settings)], [*options, "topics"])
 
     def test_precedence(self) -> None:
         """A flag wins over the environment, that over the file, that over the default."""
