@@ -22,9 +22,12 @@ from realtime.metrics import Counters
 from realtime.model import User
 from realtime.node import Node
 from realtime.origins import Origins
+from realtime.presence_memory import MemoryPresence
+from realtime.rules import Rules
 from realtime.site import Site
 from realtime.tokens import Keys, Tokens
 from realtime.websocket import Factory, WebSocketOptions
+from realtime.wheel import TimerWheel
 
 NOW = 1_760_000_000.0
 SUBSCRIBERS = 50
@@ -104,12 +107,19 @@ class Rig:
         clock.advance(NOW)
         counters = Counters()
         hub = Hub[Any](counters, self._soon.append)
-        self.node = Node(MemoryBroker(), hub, counters, clock, max_connections=1_000_000)
+        deadlines: TimerWheel[Any] = TimerWheel(int(NOW))
+        presence = MemoryPresence(deadlines, clock.seconds, grace=5)
+        broker = MemoryBroker(clock.seconds)
+        self.node = Node(
+            broker, presence, hub, Rules(), counters, clock, deadlines, max_connections=1_000_000
+        )
         self.tokens = Tokens(Keys(b"k" * 32), now=clock.seconds)
-        policy = ClientPolicy(1e9, 1e9, max_subscriptions, 30, 60, 65536, "close", self._who)
+        policy = ClientPolicy(
+            1e9, 1e9, max_subscriptions, 30, 60, 65536, 1 << 19, "close", self._who
+        )
         options = WebSocketOptions(65536, 1 << 20, frozenset())
         protocol = connection_class()
-        websocket = Factory(self.node, policy, options, Origins(["*"]), self._who, clock, protocol)
+        websocket = Factory(self.node, policy, options, Origins(["*"]), clock, protocol)
         self.protocol = protocol.__name__
         self._site = Site(self.node, websocket, PlainFactory())
 

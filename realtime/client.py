@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,7 +19,9 @@ from realtime.envelope import (
     Command,
     CommandId,
     DirectMessage,
+    History,
     Ping,
+    Presence,
     Subscribe,
     Unsubscribe,
     decode_command,
@@ -35,12 +37,19 @@ from realtime.errors import (
     RateLimited,
     RealtimeError,
 )
+from realtime.handlers import (
+    forbidden,
+    presence,
+    read_history,
+    subscribe,
+    topic_namespace,
+    unsubscribe,
+)
 from realtime.interfaces import Transport
 from realtime.limits import TokenBucket
-from realtime.model import Identity, Position
+from realtime.model import Identity, Namespace, Position
 from realtime.node import Node
-from realtime.permissions import may_publish, may_subscribe
-from realtime.topics import check_topic
+from realtime.rules import may_publish
 
 SERVER_NAME = "WebSocket Real-time Communication Server"
 # Seconds before its token's expiry at which a client is told.
@@ -50,18 +59,14 @@ EXPIRY_NOTICE = 60
 # which as many are forgiven as are allowed, so that who waits as told is never closed.
 MAX_REFUSALS = 100
 FORGIVENESS = 2.0
-# Topics that one command may name, unless more subscriptions are allowed; what a topic costs, in
-# messages of the rate limit, and what one that is denied costs, which has an Error of its own.
-MAX_TOPICS = 1000
-TOPIC_COST = 0.05
-DENIAL_COST = 1.0
-
-_check_topic = lru_cache(maxsize=4096)(check_topic)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientPolicy:
-    """What every connection is held to. Rates are a second, times seconds, sizes bytes."""
+    """What every connection is held to. Rates are a second, times seconds, sizes bytes.
+
+    `max_reply` bounds what of a history one answer has, or one recovery.
+    """
 
     message_rate: float
     message_burst: float
@@ -69,6 +74,7 @@ class ClientPolicy:
     heartbeat_interval: int
     client_timeout: int
     max_frame_size: int
+    max_reply: int
     on_token_expiry: Literal["close", "keep"]
     authenticate: Callable[[str], Identity]
 
@@ -84,6 +90,7 @@ class Client:
         "_next_ping",
         "_node",
         "_policy",
+        "_rates",
         "_transport",
         "_warned",
         "heard",
@@ -103,6 +110,8 @@ class Client:
         self._bucket = TokenBucket(policy.message_rate, policy.message_burst)
         self._malformed: TokenBucket | None = None
         self._excess: TokenBucket | None = None
+        # By the pattern of a namespace that has a rate.
+        self._rates: dict[str, TokenBucket] | None = None
         self.identity = identity
         self.number = node.next_number()
         self.topics: dict[str, None] = {}
@@ -117,6 +126,21 @@ class Client:
     def connection_id(self) -> str:
         """Unique among all nodes."""
         return f"{self._node.node_id}-{self.number:x}"
+
+    @property
+    def node(self) -> Node:
+        """See `Caller.node`."""
+        return self._node
+
+    @property
+    def max_subscriptions(self) -> int:
+        """See `Caller.max_subscriptions`."""
+        return self._policy.max_subscriptions
+
+    @property
+    def max_reply(self) -> int:
+        """See `Caller.max_reply`."""
+        return self._policy.max_reply
 
     # -- the transport's side ----------------------------------------------------------------
 
@@ -160,13 +184,13 @@ class Client:
         now = self._node.now()
         wait = self._bucket.take(now)
         if wait:
-            self._error(RateLimited(wait), read_id(message))
+            self.refuse(RateLimited(wait), read_id(message))
             self._exceed(now)
             return
         try:
             command = decode_command(message)
         except BadCommand as error:
-            self._error(error, error.id)
+            self.refuse(error, error.id)
             if self._malformed is None:
                 self._malformed = TokenBucket(FORGIVENESS, MAX_REFUSALS)
             if self._malformed.take(now):
@@ -176,12 +200,14 @@ class Client:
             if type(command) is Broadcast:
                 self._broadcast(command, now)
             else:
-                _HANDLERS[type(command)](self, command, now)
+                result = _HANDLERS[type(command)](self, command)
+                if result is not None:
+                    Deferred.fromCoroutine(result).addErrback(self._failed, command)
         except RealtimeError as error:
-            self._error(error, command.id)
+            self.refuse(error, command.id)
         except Exception:
             self._log.failure("A {command} command failed", command=type(command).__name__)
-            self._error(InternalError(), command.id)
+            self.refuse(InternalError(), command.id)
 
     def charge(self) -> bool:
         """Count a frame that is no message; answer whether it is within the rate."""
@@ -190,6 +216,10 @@ class Client:
             self._exceed(now)
             return False
         return True
+
+    def spend(self, messages: float) -> None:
+        """See `Caller.spend`."""
+        self._bucket.spend(messages, self._node.now())
 
     def _exceed(self, now: float) -> None:
         if self._excess is None:
@@ -220,7 +250,7 @@ class Client:
             return
         if tick >= expires_at - EXPIRY_NOTICE and not self._warned:
             self._warned = True
-            self._reply("Status", {"status": "token_expiring", "expires_at": int(expires_at)}, None)
+            self.answer("Status", {"status": "token_expiring", "expires_at": int(expires_at)}, None)
         if tick >= self._next_ping:
             self._next_ping = tick + policy.heartbeat_interval
             self._transport.ping()
@@ -242,13 +272,18 @@ class Client:
     def _broadcast(self, command: Broadcast, now: float) -> None:
         data = command.data
         topic = data.topic
-        problem = _check_topic(topic)
-        if problem is not None:
-            raise InvalidRequest(problem, details={"field": "data.topic"})
         identity = self.identity
-        if not may_publish(identity, topic):
-            raise _forbidden("publish on", topic)
-        result = self._node.publish(topic, data.payload, identity.user_id, now)
+        namespace = self._node.lookup(topic)
+        if type(namespace) is not Namespace:
+            namespace = topic_namespace(self._node, topic)
+        if namespace is None or not may_publish(identity, namespace, topic):
+            raise forbidden("publish on", topic)
+        if namespace.rate is not None or namespace.max_payload is not None:
+            self._check_limits(namespace, data.payload, now)
+        exclude = None if data.echo else self.connection_id
+        result = self._node.publish(
+            topic, namespace, data.payload, identity.user_id, now, data.key, exclude
+        )
         if result is None:
             if command.id is not None:
                 self._published(None, command)
@@ -259,86 +294,59 @@ class Client:
         else:
             self._published(result, command)
 
+    def _check_limits(self, namespace: Namespace, payload: Raw, now: float) -> None:
+        """Hold a publication to its namespace's rate and size."""
+        limit = namespace.max_payload
+        if limit is not None and len(bytes(payload)) > limit:
+            raise InvalidRequest(
+                f"A payload on this topic has at most {limit} bytes",
+                details={"field": "data.payload", "max_payload": limit},
+            )
+        rate = namespace.rate
+        if rate is not None:
+            rates = self._rates
+            if rates is None:
+                rates = self._rates = {}
+            bucket = rates.get(namespace.pattern)
+            if bucket is None:
+                bucket = rates[namespace.pattern] = TokenBucket(rate, max(1.0, rate))
+            wait = bucket.take(now)
+            if wait:
+                raise RateLimited(wait, "Too many publications on these topics")
+
     def _published(self, position: Position | None, command: Broadcast) -> None:
         if command.id is not None:
             data: dict[str, Any] = {"topic": command.data.topic}
             if position is not None:
                 data |= {"offset": position.offset, "epoch": position.epoch}
-            self._reply("Ack", data, command.id)
+            self.answer("Ack", data, command.id)
 
     def _failed(self, failure: Failure, command: Command) -> None:
         error = failure.value
         if not isinstance(error, RealtimeError):
             self._log.failure("A {command} failed", failure, command=type(command).__name__)
             error = InternalError()
-        self._error(error, command.id)
+        self.refuse(error, command.id)
 
-    def _direct_message(self, command: DirectMessage, now: float) -> None:
+    def _direct_message(self, command: DirectMessage) -> None:
         data = command.data
         if not data.target_user:
             raise InvalidRequest(
                 "'target_user' cannot be empty", details={"field": "data.target_user"}
             )
-        delivered = self._node.direct(data.target_user, data.payload, self.identity.user_id, now)
+        delivered = self._node.direct(
+            data.target_user, data.payload, self.identity.user_id, self._node.now(), data.key
+        )
         if command.id is not None:
-            self._reply("Ack", {"delivered": delivered}, command.id)
+            self.answer("Ack", {"delivered": delivered}, command.id)
 
-    def _subscribe(self, command: Subscribe, now: float) -> None:
-        topics = self._topics_of(command, now)
-        taken = []
-        denied: list[RealtimeError] = []
-        for topic in topics:
-            if not may_subscribe(self.identity, topic):
-                denied.append(_forbidden("subscribe to", topic))
-            elif topic not in self.topics and len(self.topics) >= self._policy.max_subscriptions:
-                limit = self._policy.max_subscriptions
-                denied.append(
-                    Forbidden(
-                        f"A connection has at most {limit} subscriptions", details={"topic": topic}
-                    )
-                )
-            else:
-                self._node.subscribe(self, topic)
-                taken.append({"topic": topic})
-        # The id is answered once: by the Status, or by the first Error where there is none.
-        unanswered = command.id if denied and not taken else None
-        self._bucket.spend(len(denied) * DENIAL_COST, now)
-        for error in denied:
-            self._error(error, unanswered)
-            unanswered = None
-        if taken or not denied:
-            self._send("Status", {"status": "subscribed", "topics": taken}, command.id)
-
-    def _unsubscribe(self, command: Unsubscribe, now: float) -> None:
-        topics = self._topics_of(command, now)
-        for topic in topics:
-            self._node.unsubscribe(self, topic)
-        self._send("Status", {"status": "unsubscribed", "topics": list(topics)}, command.id)
-
-    def _topics_of(self, command: Subscribe | Unsubscribe, now: float) -> dict[str, None]:
-        """The topics named, each once; one that is none refuses the whole command."""
-        named = command.data.topics
-        self._bucket.spend(len(named) * TOPIC_COST, now)
-        limit = max(MAX_TOPICS, self._policy.max_subscriptions)
-        if len(named) > limit:
-            raise InvalidRequest(
-                f"A command names at most {limit} topics",
-                details={"field": "data.topics", "max_topics": limit},
-            )
-        topics = dict.fromkeys(named)
-        for topic in topics:
-            problem = _check_topic(topic)
-            if problem is not None:
-                raise InvalidRequest(problem, details={"field": "data.topics", "topic": topic})
-        return topics
-
-    def _ping(self, command: Ping, now: float) -> None:
-        data: dict[str, Any] = {"server_time": int(now * 1000)}
+    def _ping(self, command: Ping) -> None:
+        data: dict[str, Any] = {"server_time": int(self._node.now() * 1000)}
         if command.data is not None and command.data.timestamp is not None:
             data["timestamp"] = command.data.timestamp
-        self._reply("Pong", data, command.id)
+        self.answer("Pong", data, command.id)
 
-    def _authenticate(self, command: Authenticate, now: float) -> None:
+    def _authenticate(self, command: Authenticate) -> None:
         identity = self._policy.authenticate(command.data.token)
         if identity.user_id != self.identity.user_id:
             raise Forbidden("The token is another user's")
@@ -347,29 +355,31 @@ class Client:
         self._warned = False
         self._node.deadlines.cancel(self, self._due)
         self._schedule()
-        for topic in [topic for topic in self.topics if not may_subscribe(identity, topic)]:
+        may = self._node.rules.may
+        for topic in [topic for topic in self.topics if not may(identity, "subscribe", topic)]:
             self._node.unsubscribe(self, topic)
-            self._send(
+            self.tell(
                 "Status",
                 {"status": "unsubscribed", "topics": [topic], "reason": "permission"},
                 None,
             )
         data = {"status": "authenticated", "expires_at": int(identity.expires_at)}
-        self._reply("Status", data, command.id)
+        self.answer("Status", data, command.id)
 
     # -- answers -----------------------------------------------------------------------------
 
-    def _send(self, type: str, data: dict[str, Any], id: CommandId) -> None:
-        """Send in order with publications."""
+    def tell(self, type: str, data: dict[str, Any], id: CommandId) -> None:
+        """See `Caller.tell`."""
         self._node.send(self, encode_message(type, data, int(self._node.now() * 1000), id))
 
-    def _reply(self, type: str, data: dict[str, Any], id: CommandId) -> None:
-        """Send without regard to publications."""
+    def answer(self, type: str, data: dict[str, Any], id: CommandId) -> None:
+        """See `Caller.answer`."""
         self._node.reply(self, encode_message(type, data, int(self._node.now() * 1000), id))
 
-    def _error(self, error: RealtimeError, id: CommandId) -> None:
+    def refuse(self, error: RealtimeError, id: CommandId) -> None:
+        """See `Caller.refuse`."""
         self._node.counters.errors += 1
-        self._reply("Error", error_object(error), id)
+        self.answer("Error", error_object(error), id)
 
 
 def _second(time: float) -> int:
@@ -377,14 +387,13 @@ def _second(time: float) -> int:
     return -int(-time // 1)
 
 
-def _forbidden(act: str, topic: str) -> Forbidden:
-    return Forbidden(f"You may not {act} this topic", details={"topic": topic})
-
-
-_HANDLERS: dict[type[Any], Callable[[Client, Any, float], None]] = {
+# A handler that has to wait for something answers a coroutine.
+_HANDLERS: dict[type[Any], Callable[[Client, Any], Coroutine[Any, Any, None] | None]] = {
     DirectMessage: Client._direct_message,
-    Subscribe: Client._subscribe,
-    Unsubscribe: Client._unsubscribe,
+    Subscribe: subscribe,
+    Unsubscribe: unsubscribe,
     Ping: Client._ping,
     Authenticate: Client._authenticate,
+    History: read_history,
+    Presence: presence,
 }

@@ -6,11 +6,11 @@ subscribers get, so that numbers keep their precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeAlias, get_args
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from realtime.errors import InvalidRequest, RealtimeError
 from realtime.model import Publication
@@ -19,25 +19,63 @@ CommandId: TypeAlias = str | int | None
 
 _encode = msgspec.json.encode
 
+# Characters that a key or an epoch may have; entries on a page where the command does not say.
+MAX_KEY = 128
+DEFAULT_PAGE = 100
+
 _BROADCAST = b'{"type":"Broadcast","data":{"topic":%b,"payload":%b,"from_user":%b},"timestamp":%d}'
+_POSITIONED = (
+    b'{"type":"Broadcast","data":{"topic":%b,"payload":%b,"from_user":%b,"offset":%d,"epoch":%b},'
+    b'"timestamp":%d}'
+)
+_ENTRY = b'{"payload":%b,"from_user":%b,"timestamp":%d,"offset":%d}'
 
 
 class _Command(Struct, tag_field="type", gc=False):
     pass
 
 
+Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
+
+
+class _Position(Struct, gc=False):
+    offset: Annotated[int, Meta(ge=0)]
+    epoch: Annotated[str, Meta(max_length=MAX_KEY)]
+
+
 class _Topics(Struct, gc=False):
     topics: list[str]
+
+
+class _Subscription(_Topics, gc=False):
+    recover: dict[str, _Position] = {}
 
 
 class _Publication(Struct, gc=False):
     topic: str
     payload: Raw
+    key: Key | None = None
+    echo: bool = True
 
 
 class _DirectMessage(Struct, gc=False):
     target_user: str
     payload: Raw
+    key: Key | None = None
+
+
+class _History(Struct, gc=False):
+    topic: str
+    since: _Position | None = None
+    limit: Annotated[int, Meta(ge=0)] = DEFAULT_PAGE
+    reverse: bool = False
+
+
+class _Presence(Struct, gc=False):
+    topic: str
+    limit: Annotated[int, Meta(ge=0)] = DEFAULT_PAGE
+    after: str | None = None
+    state: Raw | UnsetType = UNSET
 
 
 class _Ping(Struct, gc=False):
@@ -49,9 +87,9 @@ class _Token(Struct, gc=False):
 
 
 class Subscribe(_Command, tag="Subscribe", gc=False):
-    """Subscribe to topics."""
+    """Subscribe to topics and patterns; `recover` says up to where some are known."""
 
-    data: _Topics
+    data: _Subscription
     id: CommandId = None
 
 
@@ -90,8 +128,24 @@ class Authenticate(_Command, tag="Authenticate", gc=False):
     id: CommandId = None
 
 
-Command: TypeAlias = Subscribe | Unsubscribe | Broadcast | DirectMessage | Ping | Authenticate
-COMMANDS = ("Subscribe", "Unsubscribe", "Broadcast", "DirectMessage", "Ping", "Authenticate")
+class History(_Command, tag="History", gc=False):
+    """Read what was published on a topic."""
+
+    data: _History
+    id: CommandId = None
+
+
+class Presence(_Command, tag="Presence", gc=False):
+    """Read who is on a topic, or set one's own state there."""
+
+    data: _Presence
+    id: CommandId = None
+
+
+Command: TypeAlias = (
+    Subscribe | Unsubscribe | Broadcast | DirectMessage | Ping | Authenticate | History | Presence
+)
+COMMANDS = tuple(command.__struct_config__.tag for command in get_args(Command))
 
 
 class _Outline(Struct, gc=False):
@@ -176,12 +230,37 @@ def encode_message(
 
 def encode_broadcast(publication: Publication) -> bytes:
     """A publication as its subscribers get it."""
-    return _BROADCAST % (
+    position = publication.position
+    if position is None:
+        return _BROADCAST % (
+            _encode(publication.topic),
+            publication.payload,
+            _encode(publication.from_user),
+            publication.timestamp,
+        )
+    return _POSITIONED % (
         _encode(publication.topic),
         publication.payload,
         _encode(publication.from_user),
+        position.offset,
+        _encode(position.epoch),
         publication.timestamp,
     )
+
+
+def encode_entries(publications: Iterable[Publication]) -> Raw:
+    """The list of publications of a history, all of one topic and epoch."""
+    entries = [
+        _ENTRY
+        % (
+            publication.payload,
+            _encode(publication.from_user),
+            publication.timestamp,
+            publication.position.offset if publication.position is not None else 0,
+        )
+        for publication in publications
+    ]
+    return Raw(b"[%b]" % b",".join(entries))
 
 
 def encode_direct_message(payload: bytes | Raw, from_user: str, timestamp: int) -> bytes:

@@ -184,8 +184,8 @@ class FastConnection(Connection):
                 break
             if stop > end:
                 # Its rest will come. A frame that comes alone in pieces is Autobahn's, which
-                # fails it at the first byte that is wrong.
-                if start:
+                # fails it at the first byte that is no UTF-8.
+                if start and apply_mask(data[payload:], data[payload - 4 : payload]).isascii():
                     self.data = data[start:]
                     return b""
                 break

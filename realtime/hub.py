@@ -18,6 +18,8 @@ from realtime.interfaces import Pausable, Subscriber
 from realtime.metrics import Counters
 from realtime.model import Publication
 from realtime.names import MAX_BYTES, username_key
+from realtime.patterns import PatternIndex
+from realtime.topics import is_pattern
 
 # Writes in one turn of the reactor, about 10 ms of them.
 SLICE = 1000
@@ -26,6 +28,8 @@ MERGE = 64 * 1024
 # Bytes of queued frames above which publishers are held, and below which they go on.
 HIGH_WATER = 1024 * 1024
 LOW_WATER = HIGH_WATER // 2
+# Members that are kept together of topics that patterns match, all in all.
+MAX_ROUTED = 200_000
 
 
 S = TypeVar("S", bound=Subscriber)
@@ -48,6 +52,11 @@ class Hub(Generic[S]):
         self._counters = counters
         self._call_soon = call_soon
         self._topics: dict[str, _Topic[S]] = {}
+        self._patterns: PatternIndex[_Topic[S]] = PatternIndex()
+        self._has_patterns = False
+        # Topics with members of several kinds: each member once. Forgotten when one changes.
+        self._routes: dict[str, dict[S, None]] = {}
+        self._routed = 0
         self._users: dict[str, dict[S, None]] = {}
         # Who a username stands for, and how many connections say so.
         self._usernames: dict[str, list[Any]] = {}
@@ -119,38 +128,99 @@ class Hub(Generic[S]):
 
     # -- subscriptions ---------------------------------------------------------------------
 
-    def subscribe(self, subscriber: S, topic: str) -> bool:
-        """Add a subscription; answer whether it is the topic's first here."""
-        if topic in subscriber.topics:
+    def subscribe(self, subscriber: S, name: str) -> bool:
+        """Add a subscription to a topic or pattern; answer whether it is the first here."""
+        if name in subscriber.topics:
             return False
-        entry = self._topics.get(topic)
+        entry = self._entry(name)
         first = entry is None
         if entry is None:
-            entry = self._topics[topic] = _Topic()
-        self._members_to_change(entry)[subscriber] = None
-        subscriber.topics[topic] = None
+            entry = _Topic()
+            if is_pattern(name):
+                self._patterns.add(name, entry)
+                self._has_patterns = True
+            else:
+                self._topics[name] = entry
+        self._members_to_change(name, entry)[subscriber] = None
+        subscriber.topics[name] = None
         self._counters.subscriptions += 1
         return first
 
-    def unsubscribe(self, subscriber: S, topic: str) -> bool:
-        """Drop a subscription; answer whether the topic has no more here."""
-        if topic not in subscriber.topics:
+    def unsubscribe(self, subscriber: S, name: str) -> bool:
+        """Drop a subscription; answer whether the topic or pattern has no more here."""
+        if name not in subscriber.topics:
             return False
-        del subscriber.topics[topic]
+        del subscriber.topics[name]
         self._counters.subscriptions -= 1
-        entry = self._topics[topic]
-        members = self._members_to_change(entry)
+        entry = self._entry(name)
+        assert entry is not None  # noqa: S101
+        members = self._members_to_change(name, entry)
         del members[subscriber]
         if members:
             return False
-        del self._topics[topic]
+        if is_pattern(name):
+            self._patterns.remove(name)
+            self._has_patterns = len(self._patterns) > 0
+        else:
+            del self._topics[name]
         return True
 
-    def _members_to_change(self, entry: _Topic[S]) -> dict[S, None]:
+    def _entry(self, name: str) -> _Topic[S] | None:
+        entry = self._topics.get(name)
+        if entry is None and self._has_patterns:
+            entry = self._patterns.get(name)
+        return entry
+
+    def _members_to_change(self, name: str, entry: _Topic[S]) -> dict[S, None]:
+        if self._routes:
+            if is_pattern(name):
+                self._routes.clear()
+                self._routed = 0
+            else:
+                self._routed -= len(self._routes.pop(name, ()))
         if entry.queued_in == self._turn:
             entry.members = entry.members.copy()
             entry.queued_in = -1
         return entry.members
+
+    def _members(self, topic: str) -> dict[S, None] | None:
+        """Who gets what is published on a topic now, by its name or by patterns."""
+        entry = self._topics.get(topic)
+        if self._has_patterns:
+            members = self._routes.get(topic)
+            if members is not None:
+                return members
+            entries = self._patterns.match(topic)
+            if entries:
+                if entry is not None:
+                    entries.append(entry)
+                if len(entries) > 1:
+                    return self._route(topic, entries)
+                entry = entries[0]
+        if entry is None:
+            return None
+        entry.queued_in = self._turn
+        return entry.members
+
+    def _route(self, topic: str, entries: list[_Topic[S]]) -> dict[S, None]:
+        members: dict[S, None] = {}
+        for entry in entries:
+            members |= entry.members
+        if self._routed + len(members) > MAX_ROUTED:
+            self._routes.clear()
+            self._routed = 0
+        self._routed += len(members)
+        self._routes[topic] = members
+        return members
+
+    def subscribers(self, topic: str) -> int:
+        """How many connections here have subscribed to a topic by its name."""
+        entry = self._topics.get(topic)
+        return 0 if entry is None else len(entry.members)
+
+    def topics(self) -> list[str]:
+        """The topics that have subscribers here by their names."""
+        return list(self._topics)
 
     def topic_count(self) -> int:
         """How many topics have subscribers here."""
@@ -160,14 +230,21 @@ class Hub(Generic[S]):
 
     def deliver(self, publication: Publication) -> None:
         """Queue a publication for the present subscribers of its topic."""
-        entry = self._topics.get(publication.topic)
-        if entry is None:
-            return
-        members = entry.members
-        entry.queued_in = self._turn
+        if self._has_patterns:
+            members = self._members(publication.topic)
+            if members is None:
+                return
+        else:  # as `_members`, whose call every publication would pay for
+            entry = self._topics.get(publication.topic)
+            if entry is None:
+                return
+            members = entry.members
+            entry.queued_in = self._turn
+        if publication.exclude is not None:
+            members = self._without(members, publication.exclude)
         self._counters.messages_sent += len(members)
         frame = text_frame(encode_broadcast(publication))
-        # As `_enqueue`, whose call every publication would pay for.
+        # As `_enqueue`.
         self._queue.append((members, frame))
         self._queue_bytes += len(frame)
         if self._queue_bytes > HIGH_WATER:
@@ -178,16 +255,25 @@ class Hub(Generic[S]):
 
     def announce(self, topic: str, message: bytes) -> None:
         """Queue a message of the server's for the present subscribers of a topic."""
-        entry = self._topics.get(topic)
-        if entry is not None:
-            entry.queued_in = self._turn
-            self._enqueue(entry.members, text_frame(message))
-
-    def deliver_to(self, subscribers: Iterable[S], message: bytes) -> None:
-        """Queue a message for some connections, in order with what is queued already."""
-        members = dict.fromkeys(subscribers)
-        if members:
+        members = self._members(topic)
+        if members is not None:
             self._enqueue(members, text_frame(message))
+
+    def _without(self, members: dict[S, None], connection_id: str) -> dict[S, None]:
+        """All of `members` but one connection."""
+        number = int(connection_id.rpartition("-")[2], 16)
+        excluded = self._connections.get(number)
+        if excluded not in members or excluded.connection_id != connection_id:
+            return members
+        rest = members.copy()
+        del rest[excluded]
+        return rest
+
+    def deliver_to(self, subscribers: Iterable[S], *messages: bytes) -> None:
+        """Queue messages for some connections, in order with what is queued already."""
+        members = dict.fromkeys(subscribers)
+        if members and messages:
+            self._enqueue(members, b"".join(map(text_frame, messages)))
 
     def _enqueue(self, members: dict[S, None], frame: bytes) -> None:
         self._queue.append((members, frame))

@@ -32,11 +32,15 @@ class Subscriber(Protocol):
 
     number: int
     identity: Identity
-    # Changed by the hub alone.
+    # Topics and patterns, changed by the hub alone.
     topics: dict[str, None]
     # Writes framed bytes and answers how many were taken; may raise OSError. Never re-enters the
     # hub. After the connection's end it takes everything silently.
     send: Callable[[bytes], int]
+
+    @property
+    def connection_id(self) -> str:
+        """Unique among all nodes: the node's id, a hyphen, and the number in hexadecimal."""
 
     def unsent(self, data: bytes, sent: int) -> None:
         """Queue what `send` did not take of `data`, in order; may end the connection."""
@@ -51,10 +55,6 @@ class Deadline(Protocol):
 
 class Peer(Subscriber, Deadline, Protocol):
     """A connection as the node sees it."""
-
-    @property
-    def connection_id(self) -> str:
-        """Unique among all nodes."""
 
     def close(self, code: CloseCode) -> None:
         """End the connection, telling the other side why."""

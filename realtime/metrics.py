@@ -29,6 +29,7 @@ _COUNTERS = {
     "refused_connections": "WebSocket handshakes refused",
     "closed_slow_consumers": "Connections closed because the client read too slowly",
     "dropped_http_connections": "HTTP connections closed or refused because there were too many",
+    "dropped_silent_connections": "Connections closed before they said anything, as too many did",
 }
 # What would otherwise end in _total twice over, or read badly with it.
 _NAMES = {"total_connections": "connections"}
@@ -46,6 +47,7 @@ class Counters:
         "active_connections",
         "closed_slow_consumers",
         "dropped_http_connections",
+        "dropped_silent_connections",
         "errors",
         "messages_received",
         "messages_sent",
@@ -63,6 +65,7 @@ class Counters:
         self.refused_connections = 0
         self.closed_slow_consumers = 0
         self.dropped_http_connections = 0
+        self.dropped_silent_connections = 0
         self.subscriptions = 0
 
     def as_reference(self) -> dict[str, int]:

@@ -6,7 +6,8 @@ was made; a direct message goes to the user's connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from secrets import token_hex
 
 from msgspec import Raw
@@ -16,14 +17,26 @@ from twisted.internet.interfaces import IReactorTime
 from realtime.envelope import encode_direct_message, encode_message
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.hub import Hub
-from realtime.interfaces import Deadline, IBroker, Peer
+from realtime.idempotency import Keys
+from realtime.interfaces import Deadline, IBroker, IPresence, Peer
 from realtime.metrics import Counters
-from realtime.model import Health, Namespace, Position, Publication
+from realtime.model import (
+    Health,
+    HistoryPage,
+    Member,
+    Namespace,
+    Position,
+    PresencePage,
+    Publication,
+)
+from realtime.rules import Rules
+from realtime.topics import check_pattern, check_topic, is_pattern
 from realtime.wheel import TimerWheel
 
 # Deadlines served in one turn of the reactor, a few milliseconds of them.
 DEADLINES_A_TURN = 100
-_EVERYTHING = Namespace(">")
+# Names that are looked up once only.
+CACHED_NAMES = 4096
 
 
 class Node:
@@ -32,14 +45,20 @@ class Node:
     def __init__(
         self,
         broker: IBroker,
+        presence: IPresence,
         hub: Hub[Peer],
+        rules: Rules,
         counters: Counters,
         clock: IReactorTime,
+        deadlines: TimerWheel[Deadline],
         *,
         max_connections: int,
     ) -> None:
         self._broker = broker
+        self._presence = presence
         self.hub = hub
+        self.rules = rules
+        self.lookup = lru_cache(maxsize=CACHED_NAMES)(self._lookup)
         self._clock = clock
         self.counters = counters
         self.max_connections = max_connections
@@ -48,10 +67,12 @@ class Node:
         self.now: Callable[[], float] = clock.seconds
         self._started_at = clock.seconds()
         self.tick = int(self._started_at)
-        self.deadlines: TimerWheel[Deadline] = TimerWheel(self.tick)
+        self.deadlines = deadlines
         self._last_number = 0
         self._when_empty: list[Deferred[None]] = []
+        self._direct_keys: Keys[None] = Keys()
         broker.start(hub.deliver, hub.announce)
+        presence.start(broker.announce)
 
     # -- connections -----------------------------------------------------------------------
 
@@ -75,8 +96,9 @@ class Node:
 
     def leave(self, peer: Peer) -> None:
         """Deliver nothing more to a connection; it may still be closing."""
-        for topic in self.hub.remove(peer):
-            self._broker.unsubscribe(topic)
+        for name in self.hub.remove(peer):
+            self._broker.unsubscribe(name)
+        self._presence.leave_all(peer.connection_id)
 
     def disconnect(self, peer: Peer) -> None:
         """Forget a connection that has ended."""
@@ -123,34 +145,109 @@ class Node:
 
     # -- topics and messages ---------------------------------------------------------------
 
-    def subscribe(self, peer: Peer, topic: str) -> None:
-        """Subscribe a connection to a valid, permitted topic."""
-        if self.hub.subscribe(peer, topic):
-            self._broker.subscribe(topic)
+    def _lookup(self, name: str) -> Namespace | str | None:
+        """What holds for a topic, or what is wrong with its name; None where nobody may use it.
 
-    def unsubscribe(self, peer: Peer, topic: str) -> None:
+        A pattern has no namespace of its own; nothing being wrong with it, it is None.
+        """
+        if is_pattern(name):
+            return check_pattern(name)
+        return check_topic(name) or self.rules.namespace(name)
+
+    def subscribe(self, peer: Peer, name: str, namespace: Namespace | None) -> None:
+        """Subscribe a connection to a permitted topic of a namespace, or to a pattern."""
+        if self.hub.subscribe(peer, name):
+            self._broker.subscribe(name)
+        if namespace is not None and namespace.presence:
+            self._presence.join(name, namespace, peer.connection_id, peer.identity)
+
+    def unsubscribe(self, peer: Peer, name: str) -> None:
         """Undo `subscribe`."""
-        if self.hub.unsubscribe(peer, topic):
-            self._broker.unsubscribe(topic)
+        if self.hub.unsubscribe(peer, name):
+            self._broker.unsubscribe(name)
+        self._presence.leave(name, peer.connection_id)
 
     def publish(
-        self, topic: str, payload: bytes | Raw, from_user: str, now: float
+        self,
+        topic: str,
+        namespace: Namespace,
+        payload: bytes | Raw,
+        from_user: str,
+        now: float,
+        key: str | None = None,
+        exclude: str | None = None,
     ) -> Position | Deferred[Position | None] | None:
-        """Publish JSON text on a valid, permitted topic. See `IBroker.publish`."""
-        publication = Publication(topic, payload, from_user, int(now * 1000), None)
-        result = self._broker.publish(publication, _EVERYTHING, None)
+        """Publish JSON text on a permitted topic of a namespace. See `IBroker.publish`.
+
+        `exclude` is the id of a connection that is not to get it.
+        """
+        publication = Publication(topic, payload, from_user, int(now * 1000), None, exclude)
+        result = self._broker.publish(publication, namespace, key)
         self.counters.messages_received += 1
         return result
 
-    def direct(self, target_user: str, payload: bytes | Raw, from_user: str, now: float) -> int:
-        """Send JSON text to all connections of a user; answer how many."""
+    def history(
+        self,
+        topic: str,
+        namespace: Namespace,
+        *,
+        since: Position | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> HistoryPage | None:
+        """See `IBroker.history`."""
+        page: HistoryPage | None = self._broker.history(
+            topic, namespace, since=since, limit=limit, reverse=reverse
+        )
+        return page
+
+    async def remove_history(self, topic: str) -> None:
+        """See `IBroker.remove_history`."""
+        removed = self._broker.remove_history(topic)
+        if removed is not None:
+            await removed
+
+    async def present(self, topic: str, *, limit: int, after: str | None) -> PresencePage:
+        """See `IPresence.members`."""
+        page: PresencePage = await self._presence.members(topic, limit=limit, after=after)
+        return page
+
+    async def set_state(self, topic: str, user_id: str, state: bytes | None) -> Member | None:
+        """See `IPresence.set_state`."""
+        member: Member | None = await self._presence.set_state(topic, user_id, state)
+        return member
+
+    def direct(
+        self,
+        target_user: str,
+        payload: bytes | Raw,
+        from_user: str,
+        now: float,
+        key: str | None = None,
+    ) -> int:
+        """Send JSON text to all connections of a user; answer how many.
+
+        A `key` that was used for this user within `KEY_TTL` seconds sends nothing again.
+        """
+        if key is not None:
+            scope = (target_user, from_user, key)
+            found = self._direct_keys.find(scope, now)
+            if found is not None and found[0] is not None:
+                return found[0].offset
         self.counters.messages_received += 1
         targets = self.hub.connections_of(target_user)
         if targets:
             message = encode_direct_message(payload, from_user, int(now * 1000))
             self.hub.deliver_to(targets, message)
             self.counters.messages_sent += len(targets)
+        if key is not None:
+            self._direct_keys.done(scope, Position(len(targets), ""), now)
         return len(targets)
+
+    def resend(self, peer: Peer, messages: Sequence[bytes]) -> None:
+        """Send one connection the publications that it has missed."""
+        self.hub.deliver_to((peer,), *messages)
+        self.counters.messages_sent += len(messages)
 
     def send(self, peer: Peer, message: bytes) -> None:
         """Send a message to one connection, after all that was accepted before."""

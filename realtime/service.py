@@ -33,18 +33,22 @@ from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeErr
 from realtime.fastpath import call_soon_of, connection_class
 from realtime.http import HttpSite
 from realtime.hub import Hub
+from realtime.interfaces import Deadline
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
 from realtime.options import Options
 from realtime.origins import Origins
 from realtime.passwords import Hasher
+from realtime.presence_memory import MemoryPresence
 from realtime.rest import RestApi, ServerInfo
+from realtime.rules import Rules
 from realtime.sessions_sqlite import Sessions
 from realtime.settings import Settings
-from realtime.site import Site
+from realtime.site import MAX_SILENT, Site
 from realtime.tokens import Keys, Tokens, load_or_create_secret, load_secret
 from realtime.websocket import Factory, WebSocketOptions
+from realtime.wheel import TimerWheel
 
 _log = Logger()
 T = TypeVar("T")
@@ -53,8 +57,8 @@ DATABASE = "realtime.sqlite3"
 SIGNING_KEY = "secret.key"
 # Connections that may wait to be accepted.
 BACKLOG = 4096
-# File descriptors beyond the WebSockets': HTTP connections, the database, logs.
-SPARE_FILES = 1200
+# File descriptors beyond the WebSockets': HTTP and silent connections, the databases, logs.
+SPARE_FILES = 1200 + MAX_SILENT
 # A threshold that lets the collector look at new objects as often as by default, and at all
 # objects a hundredth as often: with many connections that look is the longest pause there is.
 GC_THRESHOLD = (700, 10, 1000)
@@ -218,8 +222,16 @@ class RealtimeService(Service):
         counters = Counters()
         origins = Origins(settings.origin)
         hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))
+        deadlines: TimerWheel[Deadline] = TimerWheel(int(reactor.seconds()))
         self.node = Node(
-            MemoryBroker(), hub, counters, reactor, max_connections=settings.max_connections
+            MemoryBroker(reactor.seconds),
+            MemoryPresence(deadlines, reactor.seconds, grace=5),
+            hub,
+            Rules(),
+            counters,
+            reactor,
+            deadlines,
+            max_connections=settings.max_connections,
         )
         self._auth = Auth(
             tokens,
@@ -237,6 +249,7 @@ class RealtimeService(Service):
             heartbeat_interval=settings.heartbeat_interval,
             client_timeout=settings.client_timeout,
             max_frame_size=settings.max_frame_size,
+            max_reply=settings.max_queue_bytes // 2,
             on_token_expiry=settings.on_token_expiry,
             authenticate=self._auth.authenticate,
         )
@@ -249,7 +262,6 @@ class RealtimeService(Service):
                 frozenset(settings.connect_role),
             ),
             origins,
-            self._auth.authenticate,
             reactor,
             connection_class(settings.fast_path),
         )

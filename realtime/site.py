@@ -17,6 +17,8 @@ from realtime.node import Node
 
 _WEBSOCKET = (b"GET /ws ", b"GET /ws?")
 _ENOUGH = len(_WEBSOCKET[0])
+# Enough for the moments in which very many clients connect at once.
+MAX_SILENT = 4096
 
 
 class FrontDoor(Protocol):
@@ -30,6 +32,7 @@ class FrontDoor(Protocol):
     def connectionMade(self) -> None:
         """Set a deadline for the first bytes."""
         site = self._site
+        site.open(self)
         self._deadline = site.node.deadlines.schedule(self, site.node.tick + site.patience)
 
     def on_deadline(self, tick: int) -> None:
@@ -37,8 +40,8 @@ class FrontDoor(Protocol):
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget the deadline."""
-        self._site.node.deadlines.cancel(self, self._deadline)
+        """Forget it."""
+        self._leave()
 
     def dataReceived(self, data: bytes) -> None:
         """Decide as soon as the bytes allow it."""
@@ -49,8 +52,12 @@ class FrontDoor(Protocol):
         elif not any(target.startswith(start) for target in _WEBSOCKET):
             self._give_to(self._site.http)
 
-    def _give_to(self, factory: IProtocolFactory) -> None:
+    def _leave(self) -> None:
         self._site.node.deadlines.cancel(self, self._deadline)
+        self._site.doors.pop(self, None)
+
+    def _give_to(self, factory: IProtocolFactory) -> None:
+        self._leave()
         transport = self.transport
         assert transport is not None  # noqa: S101
         protocol = factory.buildProtocol(transport.getPeer())
@@ -67,7 +74,11 @@ class FrontDoor(Protocol):
 
 @implementer(IProtocolFactory)
 class Site:
-    """The factory of the one port. `patience` is how long a silent connection is kept, seconds."""
+    """The factory of the one port.
+
+    A silent connection is kept for `patience` seconds, and only while there are at most
+    `max_silent` of them: the oldest makes room.
+    """
 
     def __init__(
         self,
@@ -76,11 +87,15 @@ class Site:
         http: IProtocolFactory,
         *,
         patience: int = 10,
+        max_silent: int = MAX_SILENT,
     ) -> None:
         self.node = node
         self.websocket = websocket
         self.http = http
         self.patience = patience
+        self._max_silent = max_silent
+        # Connections of which nothing is known yet, the oldest first.
+        self.doors: dict[FrontDoor, None] = {}
 
     def doStart(self) -> None:
         """Start what the port's own factory would have started: the other two."""
@@ -91,6 +106,15 @@ class Site:
         """Stop them."""
         self.websocket.doStop()
         self.http.doStop()
+
+    def open(self, door: FrontDoor) -> None:
+        """A connection has been made, of which nothing is known yet."""
+        if len(self.doors) >= self._max_silent:
+            oldest = next(iter(self.doors))
+            del self.doors[oldest]
+            self.node.counters.dropped_silent_connections += 1
+            oldest.transport.abortConnection()  # type: ignore[union-attr]
+        self.doors[door] = None
 
     def buildProtocol(self, addr: IAddress | None) -> FrontDoor:
         """Make a front door."""

@@ -6,8 +6,6 @@ what messages mean is `client.py`'s. `fastpath.py` has the quicker twin of `Conn
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -28,24 +26,13 @@ from realtime.errors import (
     InvalidToken,
     RealtimeError,
 )
+from realtime.handshake import check_head, find_token
 from realtime.model import Identity
 from realtime.node import Node
 from realtime.origins import Origins
 
-MAX_HEAD = 16 * 1024
-SUBPROTOCOL = "access_token."
 _CLOSE_FRAME = 0x88
 _CONTINUATION = 0
-# A request line, then headers whose names start their lines and end in a colon (RFC 9112, 5).
-_HEAD = re.compile(rb"[^\r\n]+\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n]*\r\n)*\r\n")
-# A body would be read as frames.
-_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:(?!\s*0+\s))", re.IGNORECASE)
-# A request line, then headers whose names start their lines and end in a colon (RFC 9112 section
-# 5), without control characters, nor the others that Autobahn takes for line ends.
-_TEXT = rb"[\t\x20-\x7e\x80-\x84\x86-\xff]*"
-_HEAD = re.compile(_TEXT + rb"\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _TEXT + rb"\r\n)*\r\n")
-# A body would be read as frames.
-_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:(?!\s*0+\s))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,28 +103,20 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             if hub.congested:
                 hub.hold(self.transport)
         elif self.state == self.STATE_CONNECTING:
-            self._check_head(self.data + data)
-            if self.state == self.STATE_CONNECTING:
+            problem = check_head(self.data + data)
+            if problem is None:
                 self._feed(data)
+            else:
+                self._refuse(problem)
 
     def _feed(self, data: bytes) -> None:
         """Let Autobahn read, which after the end would only collect."""
         if self.state != self.STATE_CLOSED:
             super().dataReceived(data)
 
-    def _check_head(self, seen: bytes) -> None:
-        end = seen.find(b"\r\n\r\n")
-        head = seen if end < 0 else seen[: end + 4]
-        if len(head) > MAX_HEAD:
-            self._refuse(InvalidRequest("The request's head is too large", status=431))
-        elif end >= 0 and _HEAD.fullmatch(head) is None:
-            self._refuse(InvalidRequest("The request's head is malformed"))
-        elif end >= 0 and _BODY.search(head) is not None:
-            self._refuse(InvalidRequest("A handshake has no body"))
-
     def onConnect(self, request: ConnectionRequest) -> str | None:
         """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
-        token, selected = _find_token(request)
+        token, selected = find_token(request)
         try:
             host = request.headers.get("host")
             self._identity = self.factory.admit(token, request.origin or None, host)
@@ -341,17 +320,6 @@ class _Queue:
         """The connection is lost."""
 
 
-def _find_token(request: ConnectionRequest) -> tuple[str | None, str | None]:
-    """The token from the first of its three places, and the subprotocol to select."""
-    selected = next((p for p in request.protocols if p.startswith(SUBPROTOCOL)), None)
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip(), selected
-    if selected is not None:
-        return selected.removeprefix(SUBPROTOCOL), selected
-    return next(iter(request.params.get("token", ())), None), None
-
-
 class Factory(WebSocketServerFactory):  # type: ignore[misc]
     """Makes connections, and holds what they share."""
 
@@ -364,17 +332,16 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         policy: ClientPolicy,
         options: WebSocketOptions,
         origins: Origins,
-        authenticate: Callable[[str], Identity],
         reactor: object,
         protocol: type[Connection] = Connection,
     ) -> None:
         super().__init__(server="realtime-server", reactor=reactor)
         self.node = node
+        self._authenticate = policy.authenticate
         # A renewed token has to be as good as the one that was connected with.
         self.policy = replace(policy, authenticate=self.identify)
         self.options = options
         self.origins = origins
-        self._authenticate = authenticate
         self.setProtocolOptions(
             versions=[13],
             webStatus=False,

@@ -17,12 +17,13 @@ FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
     " patterns permissions rules topics wheel",
-    "accounts broker_memory database durable history_sqlite hub sessions_sqlite tokens",
+    "accounts broker_memory database durable history_sqlite hub presence_memory sessions_sqlite"
+    " tokens",
     "node auth",
-    "client",
-    "answers fastpath http http_request page rest rest_sessions websocket",
+    "client handlers",
+    "answers fastpath handshake http http_request page rest rest_sessions websocket",
     "site",
-    "namespaces parse settings options service commands __main__",
+    "namespaces parse settings options service check_config commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -38,7 +39,8 @@ NEIGHBOURS = {
     "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
     "fastpath": {"websocket"},
-    "websocket": {"answers"},
+    "websocket": {"answers", "handshake"},
+    "client": {"handlers"},
     "rest": {"answers", "http_request", "page", "rest_sessions"},
     "rest_sessions": {"answers"},
     "page": {"answers"},
@@ -47,7 +49,8 @@ NEIGHBOURS = {
     "settings": {"namespaces", "parse"},
     "options": {"settings"},
     "service": {"options", "settings"},
-    "commands": {"service", "settings"},
+    "check_config": {"service", "settings"},
+    "commands": {"check_config", "service", "settings"},
     "__main__": {"commands"},
 }
 MAX_LINES = 400

@@ -6,6 +6,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,7 +18,9 @@ from realtime.envelope import (
     Broadcast,
     Command,
     DirectMessage,
+    History,
     Ping,
+    Presence,
     Subscribe,
     Unsubscribe,
     decode_command,
@@ -50,6 +53,8 @@ KINDS: dict[str, type[Any]] = {
     "DirectMessage": DirectMessage,
     "Ping": Ping,
     "Authenticate": Authenticate,
+    "History": History,
+    "Presence": Presence,
 }
 DEEP = 100_000
 
@@ -60,17 +65,21 @@ def exact(text: bytes) -> Any:
 
 
 def as_dict(command: Command) -> dict[str, Any]:
-    """What a decoded command says, payloads decoded."""
+    """What a decoded command says that is no default, payloads decoded."""
     said: dict[str, Any] = {"type": type(command).__name__}
     if command.id is not None:
         said["id"] = command.id
     data = command.data
     if data is not None:
-        members = {name: getattr(data, name) for name in data.__struct_fields__}
-        if "payload" in members:
-            members["payload"] = strict_json(bytes(members["payload"]))
-        if isinstance(command, Ping) and members["timestamp"] is None:
-            del members["timestamp"]
+        members = {}
+        for field in msgspec.structs.fields(data):
+            value = getattr(data, field.name)
+            empty = field.default_factory is not msgspec.NODEFAULT and not value
+            if isinstance(value, msgspec.Raw):
+                value = strict_json(bytes(value))
+            elif value == field.default or empty:
+                continue
+            members[field.name] = msgspec.to_builtins(value)
         said["data"] = members
     return said
 

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.model import Health, Position
+from realtime.rules import DEFAULT
 from tests.support.peers import START, ScriptedBroker, Wire, World
 
 
@@ -173,7 +174,7 @@ class TopicTests(SynchronousTestCase):
     def test_publication_goes_down_and_comes_up(self) -> None:
         """A publication is delivered when the broker brings it, not before."""
         self.subscribe(self.first, "a")
-        self.world.node.publish("a", b"1.50", "u9", START + 0.25)
+        self.world.node.publish("a", DEFAULT, b"1.50", "u9", START + 0.25)
         self.assertEqual(self.first.read(), [])
         (sent,) = self.broker.published
         self.assertEqual(
@@ -197,11 +198,11 @@ class TopicTests(SynchronousTestCase):
         later: Deferred[Position | None] = Deferred()
         for answer in (None, Position(1, "e"), later):
             self.broker.answer = lambda publication, answer=answer: answer  # type: ignore[misc]
-            self.assertIs(self.world.node.publish("a", b"1", "u", START), answer)
+            self.assertIs(self.world.node.publish("a", DEFAULT, b"1", "u", START), answer)
 
     def test_counts_what_was_accepted(self) -> None:
         """Publications and direct messages are counted as received when they are accepted."""
-        self.world.node.publish("a", b"1", "u", START)
+        self.world.node.publish("a", DEFAULT, b"1", "u", START)
         self.world.node.direct("nobody", b"1", "u", START)
         self.assertEqual(self.world.counters.messages_received, 2)
 
@@ -209,13 +210,13 @@ class TopicTests(SynchronousTestCase):
             raise Unavailable
 
         self.broker.answer = refuse
-        self.assertRaises(Unavailable, self.world.node.publish, "a", b"1", "u", START)
+        self.assertRaises(Unavailable, self.world.node.publish, "a", DEFAULT, b"1", "u", START)
         self.assertEqual(self.world.counters.messages_received, 2)
 
     def test_failures_of_the_broker_are_passed_on(self) -> None:
         """A failure of the broker is the publisher's to hear."""
         self.broker.answer = lambda publication: fail(Unavailable())
-        result = self.world.node.publish("a", b"1", "u", START)
+        result = self.world.node.publish("a", DEFAULT, b"1", "u", START)
         assert isinstance(result, Deferred)
         self.failureResultOf(result, Unavailable)
 

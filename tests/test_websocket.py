@@ -13,7 +13,8 @@ from typing import Any
 
 from realtime import hub
 from realtime.errors import CloseCode, TokenExpired
-from realtime.websocket import MAX_HEAD, SUBPROTOCOL
+from realtime.handshake import MAX_HEAD, SUBPROTOCOL
+from realtime.rules import DEFAULT
 from tests.support.http import Answer
 from tests.support.peers import identity_of
 from tests.support.websocket import (
@@ -115,7 +116,7 @@ class Handshake:
         serve = rig.node.connect
 
         def connect_amid_traffic(peer: Any) -> None:
-            rig.node.publish("news", b"1", "bob", rig.clock.seconds())
+            rig.node.publish("news", DEFAULT, b"1", "bob", rig.clock.seconds())
             serve(peer)
             rig.node.direct("alice", b"2", "bob", rig.clock.seconds())
 
@@ -907,7 +908,7 @@ class Closing:
         alice, bob = rig.subscriber("alice"), rig.subscriber("bob")
         news = broadcast("news", 1)
         bob.send(news + frame(b"", 3) + news + command("Ping", id=1) + frame(b"", PING))
-        rig.node.publish("news", b"2", "bob", rig.clock.seconds())
+        rig.node.publish("news", DEFAULT, b"2", "bob", rig.clock.seconds())
         rig.node.direct("bob", b"3", "alice", rig.clock.seconds())
         rig.pass_seconds(1)
         frames = bob.pending()
@@ -933,9 +934,9 @@ class Closing:
         rig = self.rig()
         alice, bob = rig.subscriber("alice"), rig.subscriber("bob")
         now = rig.clock.seconds()
-        rig.node.publish("news", b"1", "carol", now)
+        rig.node.publish("news", DEFAULT, b"1", "carol", now)
         rig.node.revoke("user", "alice")
-        rig.node.publish("news", b"2", "carol", now)
+        rig.node.publish("news", DEFAULT, b"2", "carol", now)
         first, last = alice.pending()
         self.assertEqual(payloads([first]), [1])
         self.assertEqual(last.payload[:2], b"\x11\x94")
@@ -947,9 +948,9 @@ class Closing:
         rig = self.rig()
         bob, alice = rig.subscriber("bob"), rig.subscriber("alice")
         now = rig.clock.seconds()
-        rig.node.publish("news", b"1", "carol", now)
+        rig.node.publish("news", DEFAULT, b"1", "carol", now)
         rig.reactor.iterate(0)
-        rig.node.publish("news", b"2", "carol", now)
+        rig.node.publish("news", DEFAULT, b"2", "carol", now)
         rig.node.revoke("user", "alice")
         frames, code = alice.until_close()
         self.assertEqual((payloads(frames), code), ([], 4500))
@@ -968,9 +969,9 @@ class Closing:
         """At shutdown all get what was published before, the notice, and Close 1012."""
         rig = self.rig()
         clients = [rig.subscriber(user) for user in ("alice", "bob", "carol")]
-        rig.node.publish("news", b"1", "alice", rig.clock.seconds())
+        rig.node.publish("news", DEFAULT, b"1", "alice", rig.clock.seconds())
         done = rig.node.close_all(CloseCode.SERVICE_RESTART)
-        rig.node.publish("news", b"2", "alice", rig.clock.seconds())
+        rig.node.publish("news", DEFAULT, b"2", "alice", rig.clock.seconds())
         for client in clients:
             first, notice, last = client.frames(3)
             self.assertEqual(payloads([first]), [1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -15,10 +15,13 @@ from realtime.broker_memory import MemoryBroker
 from realtime.client import Client, ClientPolicy
 from realtime.errors import CloseCode, InvalidToken
 from realtime.hub import Hub
-from realtime.interfaces import IBroker, Peer
+from realtime.interfaces import Deadline, IBroker, Peer
 from realtime.metrics import Counters
 from realtime.model import Identity, Namespace, Permissions, Position, Publication
 from realtime.node import Node
+from realtime.presence_memory import MemoryPresence
+from realtime.rules import Rules
+from realtime.wheel import TimerWheel
 
 # Late enough for Unix seconds to have lost the precision that they lose in life.
 START = 1_790_000_000.0
@@ -115,6 +118,7 @@ class ScriptedBroker:
         self.topics: list[str] = []
         self.published: list[Publication] = []
         self.deliver: Callable[[Publication], object]
+        self.announce: Callable[[str, bytes], object]
         self.answer: Callable[[Publication], Position | Deferred[Position | None] | None] = (
             lambda publication: None
         )
@@ -124,6 +128,7 @@ class ScriptedBroker:
     ) -> None:
         """See `IBroker.start`."""
         self.deliver = deliver
+        self.announce = announce
 
     def publish(
         self, publication: Publication, namespace: Namespace, key: str | None
@@ -141,6 +146,12 @@ class ScriptedBroker:
         """See `IBroker.unsubscribe`."""
         self.topics.remove(topic)
 
+    def history(self, topic: str, namespace: Namespace, **options: Any) -> None:
+        """See `IBroker.history`."""
+
+    def remove_history(self, topic: str) -> None:
+        """See `IBroker.remove_history`."""
+
 
 class World:
     """A node on a clock of its own, with clients to connect to it."""
@@ -149,17 +160,24 @@ class World:
         self,
         broker: IBroker | None = None,
         max_connections: int = 100,
+        topics: Sequence[Namespace] = (),
+        strict: bool = False,
+        grace: int = 5,
         **policy: Any,
     ) -> None:
         self.clock = Clock()
         self.clock.rightNow = START
         self.counters = Counters()
         self.hub: Hub[Peer] = Hub(self.counters, partial(self.clock.callLater, 0))
+        deadlines: TimerWheel[Deadline] = TimerWheel(int(START))
         self.node = Node(
-            broker or MemoryBroker(),
+            broker or MemoryBroker(self.clock.seconds),
+            MemoryPresence(deadlines, self.clock.seconds, grace=grace),
             self.hub,
+            Rules(topics, strict),
             self.counters,
             self.clock,
+            deadlines,
             max_connections=max_connections,
         )
         self.tokens: dict[str, Identity | Exception] = {}
@@ -170,6 +188,7 @@ class World:
             "heartbeat_interval": 30,
             "client_timeout": 60,
             "max_frame_size": 65536,
+            "max_reply": 1 << 19,
             "on_token_expiry": "close",
         }
         self.policy = ClientPolicy(authenticate=self._authenticate, **(options | policy))

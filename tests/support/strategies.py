@@ -93,11 +93,52 @@ json_texts = st.one_of(
     st.lists(_precise_numbers, max_size=3).map(lambda numbers: "[" + " , ".join(numbers) + "]"),
 ).map(str.encode)
 
+keys = st.text(min_size=1, max_size=128)
+positions = st.fixed_dictionaries(
+    {"offset": st.integers(0, 2**63 - 1), "epoch": st.text(max_size=128)}
+)
+# Members that may be left out never have the value that they then have.
 commands = st.one_of(
     st.fixed_dictionaries(
         {
-            "type": st.sampled_from(["Subscribe", "Unsubscribe"]),
+            "type": st.just("Subscribe"),
+            "data": st.fixed_dictionaries(
+                {"topics": st.lists(topics, max_size=4)},
+                optional={
+                    "recover": st.dictionaries(topics, positions, min_size=1, max_size=3),
+                },
+            ),
+        },
+        optional={"id": command_ids},
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("Unsubscribe"),
             "data": st.fixed_dictionaries({"topics": st.lists(topics, max_size=4)}),
+        },
+        optional={"id": command_ids},
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("History"),
+            "data": st.fixed_dictionaries(
+                {"topic": topics},
+                optional={
+                    "since": positions,
+                    "limit": st.integers(0, 99),
+                    "reverse": st.just(True),
+                },
+            ),
+        },
+        optional={"id": command_ids},
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("Presence"),
+            "data": st.fixed_dictionaries(
+                {"topic": topics},
+                optional={"limit": st.integers(0, 99), "after": users, "state": json_values},
+            ),
         },
         optional={"id": command_ids},
     ),
@@ -115,14 +156,19 @@ commands = st.one_of(
     st.fixed_dictionaries(
         {
             "type": st.just("Broadcast"),
-            "data": st.fixed_dictionaries({"topic": topics, "payload": json_values}),
+            "data": st.fixed_dictionaries(
+                {"topic": topics, "payload": json_values},
+                optional={"key": keys, "echo": st.just(False)},
+            ),
         },
         optional={"id": command_ids},
     ),
     st.fixed_dictionaries(
         {
             "type": st.just("DirectMessage"),
-            "data": st.fixed_dictionaries({"target_user": users, "payload": json_values}),
+            "data": st.fixed_dictionaries(
+                {"target_user": users, "payload": json_values}, optional={"key": keys}
+            ),
         },
         optional={"id": command_ids},
     ),

@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
@@ -34,12 +34,15 @@ from realtime.client import ClientPolicy
 from realtime.errors import InvalidToken
 from realtime.fastpath import FastConnection, call_soon_of
 from realtime.hub import Hub
-from realtime.interfaces import Peer
+from realtime.interfaces import Deadline, Peer
 from realtime.metrics import Counters
-from realtime.model import Identity
+from realtime.model import Identity, Namespace
 from realtime.node import Node
 from realtime.origins import Origins
+from realtime.presence_memory import MemoryPresence
+from realtime.rules import Rules
 from realtime.websocket import Connection, Factory, WebSocketOptions
+from realtime.wheel import TimerWheel
 from tests.support.http import Answer
 from tests.support.peers import START, identity_of
 
@@ -328,6 +331,7 @@ class Rig:
         max_frame_size: int = 65536,
         max_queue_bytes: int = 256 * 1024,
         send_buffer: int | None = None,
+        topics: Sequence[Namespace] = (),
         **policy: Any,
     ) -> None:
         self.case = case
@@ -338,8 +342,16 @@ class Rig:
         self.counters = Counters()
         quick = issubclass(connection, FastConnection)
         self.hub: Hub[Peer] = Hub(self.counters, call_soon_of(self.reactor, quick))
+        deadlines: TimerWheel[Deadline] = TimerWheel(int(START))
         self.node = Node(
-            MemoryBroker(), self.hub, self.counters, self.clock, max_connections=max_connections
+            MemoryBroker(self.clock.seconds),
+            MemoryPresence(deadlines, self.clock.seconds, grace=5),
+            self.hub,
+            Rules(topics),
+            self.counters,
+            self.clock,
+            deadlines,
+            max_connections=max_connections,
         )
         self.identities: dict[str, Identity | Exception] = {
             name: identity_of(name) for name in ("alice", "bob", "carol")
@@ -351,6 +363,7 @@ class Rig:
             "heartbeat_interval": 30,
             "client_timeout": 60,
             "max_frame_size": max_frame_size,
+            "max_reply": 1 << 19,
             "on_token_expiry": "close",
         }
         self.factory = Factory(
@@ -358,7 +371,6 @@ class Rig:
             ClientPolicy(authenticate=self._authenticate, **(options | policy)),
             WebSocketOptions(max_frame_size, max_queue_bytes, frozenset(connect_roles)),
             Origins(origins),
-            self._authenticate,
             self.reactor,
             connection,
         )

@@ -1,0 +1,248 @@
+"""What the commands of a client mean that are about topics and who is on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from msgspec import UNSET, Raw
+
+from realtime.envelope import (
+    CommandId,
+    History,
+    Presence,
+    Subscribe,
+    Unsubscribe,
+    encode_broadcast,
+    encode_entries,
+)
+from realtime.errors import Conflict, Forbidden, InvalidRequest, NotFound, RealtimeError
+from realtime.interfaces import Peer
+from realtime.model import Member, Namespace, Position, Publication
+from realtime.node import Node
+from realtime.rules import Right, has_right
+from realtime.topics import is_pattern
+
+# Entries of one History or Presence message, and bytes of a user's state.
+MAX_PAGE = 1000
+MAX_STATE = 1024
+# Topics that one command may name, unless more subscriptions are allowed; what a topic costs, in
+# messages of the rate limit, and what one that is denied costs, which has an Error of its own.
+MAX_TOPICS = 1000
+TOPIC_COST = 0.05
+DENIAL_COST = 1.0
+
+
+class Caller(Peer, Protocol):
+    """The client whose command it is."""
+
+    @property
+    def node(self) -> Node:
+        """The client's node."""
+
+    @property
+    def max_subscriptions(self) -> int:
+        """How many topics and patterns it may subscribe to."""
+
+    @property
+    def max_reply(self) -> int:
+        """How many bytes of publications one answer may have."""
+
+    def tell(self, type: str, data: dict[str, Any], id: CommandId) -> None:
+        """Send a message in order with publications."""
+
+    def answer(self, type: str, data: dict[str, Any], id: CommandId) -> None:
+        """Send a message without regard to publications."""
+
+    def refuse(self, error: RealtimeError, id: CommandId) -> None:
+        """Send an Error."""
+
+    def spend(self, messages: float) -> None:
+        """Charge what a command took beyond itself, in messages of the rate limit."""
+
+
+def subscribe(caller: Caller, command: Subscribe) -> None:
+    """Subscribe to topics and patterns; those that are denied are refused one by one."""
+    recover = command.data.recover
+    taken: list[dict[str, Any]] = []
+    denied: list[RealtimeError] = []
+    for name in _names(caller, command.data.topics):
+        since = recover.get(name)
+        try:
+            position = None if since is None else Position(since.offset, since.epoch)
+            taken.append(_subscribe_to(caller, name, position))
+        except RealtimeError as error:
+            denied.append(error)
+    if denied:
+        caller.spend(len(denied) * DENIAL_COST)
+    # The id is answered once: by the Status, or by the first Error where there is none.
+    unanswered = command.id if denied and not taken else None
+    for refusal in denied:
+        caller.refuse(refusal, unanswered)
+        unanswered = None
+    if taken or not denied:
+        caller.tell("Status", {"status": "subscribed", "topics": taken}, command.id)
+
+
+def _subscribe_to(caller: Caller, name: str, since: Position | None) -> dict[str, Any]:
+    """Subscribe to one, and send what was missed since a position; answer its status."""
+    node = caller.node
+    namespace = node.lookup(name)
+    if not isinstance(namespace, Namespace):
+        namespace = None
+        if not (is_pattern(name) and node.rules.may(caller.identity, "subscribe", name)):
+            raise forbidden("subscribe to", name)
+    elif not has_right(caller.identity, "subscribe", namespace, name):
+        raise forbidden("subscribe to", name)
+    new = name not in caller.topics
+    if new and len(caller.topics) >= caller.max_subscriptions:
+        limit = caller.max_subscriptions
+        raise Forbidden(f"A connection has at most {limit} subscriptions", details={"topic": name})
+    node.subscribe(caller, name, namespace)
+    status: dict[str, Any] = {"topic": name}
+    page = None
+    if namespace is not None and namespace.history_size:
+        page = node.history(name, namespace, limit=0)
+    if page is not None:
+        status |= {"offset": page.position.offset, "epoch": page.position.epoch}
+    if since is not None and new:
+        status["recovered"] = namespace is not None and _recover(caller, name, namespace, since)
+    return status
+
+
+def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) -> bool:
+    """Send all that was published after a position, or nothing; answer which."""
+    page = caller.node.history(topic, namespace, since=since)
+    if page is None:
+        return False
+    missed = [encode_broadcast(publication) for publication in page.publications]
+    if sum(map(len, missed)) > caller.max_reply:
+        return False
+    caller.node.resend(caller, missed)
+    return True
+
+
+def unsubscribe(caller: Caller, command: Unsubscribe) -> None:
+    """Leave topics and patterns."""
+    names = _names(caller, command.data.topics)
+    for name in names:
+        caller.node.unsubscribe(caller, name)
+    caller.tell("Status", {"status": "unsubscribed", "topics": list(names)}, command.id)
+
+
+def read_history(caller: Caller, command: History) -> None:
+    """Answer with what was published on a topic."""
+    data = command.data
+    namespace = _readable(caller, data.topic, "read_history", "read the history of")
+    if not namespace.history_size:
+        raise NotFound("No history is kept of this topic", details={"topic": data.topic})
+    since = None if data.since is None else Position(data.since.offset, data.since.epoch)
+    limit = min(data.limit, MAX_PAGE)
+    page = caller.node.history(
+        data.topic, namespace, since=since, limit=limit, reverse=data.reverse
+    )
+    if page is None:
+        raise Conflict(
+            "What followed this position is no longer all there", details={"topic": data.topic}
+        )
+    publications = list(_within(page.publications, caller.max_reply))
+    answer = {
+        "topic": data.topic,
+        "publications": encode_entries(publications),
+        "offset": page.position.offset,
+        "epoch": page.position.epoch,
+    }
+    caller.answer("History", answer, command.id)
+
+
+async def presence(caller: Caller, command: Presence) -> None:
+    """Answer with who is on a topic; set the caller's own state there, where it is given."""
+    data = command.data
+    topic = data.topic
+    namespace = _readable(caller, topic, "read_presence", "see who is on")
+    if not namespace.presence:
+        raise NotFound("No presence is kept of this topic", details={"topic": topic})
+    if data.state is UNSET:
+        limit = min(data.limit, MAX_PAGE)
+        page = await caller.node.present(topic, limit=limit, after=data.after)
+        answer = {
+            "topic": topic,
+            "users": page.users,
+            "connections": page.connections,
+            "members": [member_object(member) for member in page.members],
+        }
+        if page.after is not None:
+            answer["after"] = page.after
+        caller.answer("Presence", answer, command.id)
+        return
+    state = bytes(data.state)
+    if len(state) > MAX_STATE:
+        raise InvalidRequest(
+            f"A state has at most {MAX_STATE} bytes", details={"field": "data.state"}
+        )
+    member = None
+    if topic in caller.topics:
+        user_id = caller.identity.user_id
+        member = await caller.node.set_state(topic, user_id, None if state == b"null" else state)
+    if member is None:
+        raise Conflict("Only who has subscribed has a state", details={"topic": topic})
+    answer = {"topic": topic, "members": [member_object(member)]}
+    caller.answer("Presence", answer, command.id)
+
+
+def member_object(member: Member) -> dict[str, Any]:
+    """A present user, as clients and backends see them."""
+    shown: dict[str, Any] = {"user_id": member.user_id, "connections": member.connections}
+    if member.username is not None:
+        shown["username"] = member.username
+    if member.state is not None:
+        shown["state"] = Raw(member.state)
+    return shown
+
+
+def forbidden(act: str, topic: str) -> Forbidden:
+    """The refusal of a topic."""
+    return Forbidden(f"You may not {act} this topic", details={"topic": topic})
+
+
+def _names(caller: Caller, named: list[str]) -> dict[str, None]:
+    """The topics and patterns named, each once; one that is neither refuses the whole command."""
+    caller.spend(len(named) * TOPIC_COST)
+    limit = max(MAX_TOPICS, caller.max_subscriptions)
+    if len(named) > limit:
+        raise InvalidRequest(
+            f"A command names at most {limit} topics",
+            details={"field": "data.topics", "max_topics": limit},
+        )
+    names = dict.fromkeys(named)
+    for name in names:
+        problem = caller.node.lookup(name)
+        if type(problem) is str:
+            raise InvalidRequest(problem, details={"field": "data.topics", "topic": name})
+    return names
+
+
+def _readable(caller: Caller, topic: str, right: Right, act: str) -> Namespace:
+    """The namespace of a topic that the caller may read something of."""
+    namespace = topic_namespace(caller.node, topic)
+    if namespace is None or not has_right(caller.identity, right, namespace, topic):
+        raise forbidden(act, topic)
+    return namespace
+
+
+def topic_namespace(node: Node, topic: str) -> Namespace | None:
+    """The namespace of what has to be a topic; None where nobody may use it."""
+    namespace = node.lookup(topic)
+    if type(namespace) is str or (namespace is None and ("*" in topic or ">" in topic)):
+        problem = namespace or "a topic cannot contain '*' or '>', which belong to patterns"
+        raise InvalidRequest(problem, details={"field": "data.topic"})
+    return namespace if isinstance(namespace, Namespace) else None
+
+
+def _within(publications: Iterable[Publication], size: int) -> Iterable[Publication]:
+    """The first of some publications: as many as `size` bytes hold, and one at least."""
+    for number, publication in enumerate(publications):
+        size -= len(bytes(publication.payload))
+        if size < 0 and number:
+            return
+        yield publication
