@@ -1,4 +1,4 @@
-"""`python -m realtime`: users and tokens, also while a server runs on the same state."""
+"""`python -m realtime`: users, tokens and rules, also while a server runs on the same state."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from realtime.check_config import add_arguments, check_config
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
@@ -26,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         flags = {} if given.state is None else {"state": given.state}
         settings = read_settings(flags, os.environ, given.config)
+        if given.run is check_config:
+            status: int = check_config(given, settings)
+            sys.stdout.flush()
+            return status
         if given.run is not _add and not Path(settings.state, DATABASE).exists():
             raise ConfigurationError(f"--state {settings.state}: there is no database yet")
         run_alone(lambda reactor: _run(given, settings, reactor))
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m realtime",
-        description="Manage the users of a realtime server, and make tokens.",
+        description="Manage the users of a realtime server, make tokens, explain rules.",
     )
     parser.add_argument(
         "--state",
@@ -81,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         "--ttl", type=float, metavar="SECONDS", help="its life [default: the server's]"
     )
     token.set_defaults(run=_token)
+
+    check = commands.add_parser(
+        "check-config",
+        help="explain a configuration, and who may do what by it",
+        description="Print a configuration in words; or answer what a token or user may do by it.",
+    )
+    add_arguments(check)
+    check.set_defaults(run=check_config)
     return parser
 
 

@@ -187,7 +187,7 @@ def _why(identity: Identity, right: Right, namespace: Namespace) -> str:
     if not named:
         return f"{follows}{act} is closed to everybody"
     roles = sorted(named - {USER})
-    needs = ["to be the user whom $user names"] if USER in named else []
+    needs = ["the user whom $user names"] if USER in named else []
     if roles:
         needs.append("the role " if len(roles) == 1 else "one of the roles ")
         needs[-1] += ", ".join(roles)
@@ -196,7 +196,8 @@ def _why(identity: Identity, right: Right, namespace: Namespace) -> str:
         has = f"is of user {identity.user_id}" + (f" and has {has}" if roles else "")
     else:
         has = f"has {has}"
-    return f"{follows}{act} needs {' or '.join(needs)}; the token {has}"
+    verb = "is for" if USER in named else "needs"
+    return f"{follows}{act} {verb} {' or '.join(needs)}; the token {has}"
 
 
 def _why_nobody(right: Right, name: str) -> str:

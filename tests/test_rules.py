@@ -304,12 +304,12 @@ class ExplainTests(SynchronousTestCase):
             ),
             (
                 *(user, "subscribe", "inbox.bob"),
-                f"{first}: subscribing needs to be the user whom $user names; "
+                f"{first}: subscribing is for the user whom $user names; "
                 "the token is of user alice",
             ),
             (
                 *(user, "publish", "inbox.bob"),
-                f"{first}: publishing needs to be the user whom $user names or the role bot; "
+                f"{first}: publishing is for the user whom $user names or the role bot; "
                 "the token is of user alice and has user",
             ),
             (user, "subscribe", "closed", f"{third}: subscribing is closed to everybody"),
@@ -328,7 +328,7 @@ class ExplainTests(SynchronousTestCase):
             ),
             (
                 *(user, "subscribe", "inbox.*"),
-                f"it can match topics of {first}: subscribing needs to be the user whom $user "
+                f"it can match topics of {first}: subscribing is for the user whom $user "
                 "names; the token is of user alice",
             ),
             (
