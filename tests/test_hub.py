@@ -24,10 +24,12 @@ from realtime.frames import text_frame
 from realtime.hub import Hub
 from realtime.metrics import Counters
 from realtime.model import Identity, Publication
+from realtime.topics import matches
 from tests.support import strategies  # noqa: F401
 from tests.support.peers import identity_of, read_frames
 
-TOPICS = ["a", "b", "c"]
+TOPICS = ["a", "b", "a.b"]
+NAMES = [*TOPICS, "*", "a.>"]
 
 
 class Turn:
@@ -74,6 +76,11 @@ class Socket:
         self.limit = 1 << 30
         self.dead = False
         self.ended = False
+
+    @property
+    def connection_id(self) -> str:
+        """See `Subscriber`."""
+        return f"node-{self.number:x}"
 
     @property
     def read(self) -> bytes:
@@ -147,9 +154,9 @@ class Model:
         self.replies: list[bytes] = []
 
 
-def publication(topic: str, number: int, size: int = 0) -> Publication:
+def publication(topic: str, number: int, size: int = 0, exclude: str | None = None) -> Publication:
     """Make a publication that no other equals."""
-    return Publication(topic, b'"%d%b"' % (number, b"x" * size), "u", number)
+    return Publication(topic, b'"%d%b"' % (number, b"x" * size), "u", number, None, exclude)
 
 
 class HubMachine(RuleBasedStateMachine):
@@ -163,7 +170,7 @@ class HubMachine(RuleBasedStateMachine):
         self.turn = Turn()
         self.hub: Hub[Socket] = Hub(self.counters, self.turn.call_soon)
         self.owed: dict[Socket, Model] = {}
-        self.members: dict[str, list[Socket]] = {topic: [] for topic in TOPICS}
+        self.members: dict[str, list[Socket]] = {name: [] for name in NAMES}
         self.producer = Producer()
         self.number = 0
         self.delivered = 0
@@ -172,13 +179,15 @@ class HubMachine(RuleBasedStateMachine):
         slice=st.sampled_from([1, 2, 3, 1000]),
         merge=st.sampled_from([1, 150, 64 * 1024]),
         high=st.sampled_from([100, 1000, 1 << 20]),
+        routed=st.sampled_from([0, 2, 1000]),
     )
-    def constants(self, slice: int, merge: int, high: int) -> None:
+    def constants(self, slice: int, merge: int, high: int, routed: int) -> None:
         """Draw the hub's constants; the test puts them back."""
         hub_module.SLICE = slice
         hub_module.MERGE = merge
         hub_module.HIGH_WATER = high
         hub_module.LOW_WATER = high // 2
+        hub_module.MAX_ROUTED = routed
 
     def next(self) -> int:
         """A number not used before."""
@@ -207,7 +216,7 @@ class HubMachine(RuleBasedStateMachine):
         self.owed[socket] = Model()
         return socket
 
-    @rule(socket=subscribers, topic=st.sampled_from(TOPICS))
+    @rule(socket=subscribers, topic=st.sampled_from(NAMES))
     def subscribe(self, socket: Socket, topic: str) -> None:
         """Subscribe, perhaps again."""
         if socket.ended:
@@ -217,7 +226,7 @@ class HubMachine(RuleBasedStateMachine):
         if socket not in members:
             members.append(socket)
 
-    @rule(socket=subscribers, topic=st.sampled_from(TOPICS))
+    @rule(socket=subscribers, topic=st.sampled_from(NAMES))
     def unsubscribe(self, socket: Socket, topic: str) -> None:
         """Unsubscribe, perhaps from what is not subscribed."""
         if socket.ended:
@@ -227,25 +236,46 @@ class HubMachine(RuleBasedStateMachine):
         if socket in members:
             members.remove(socket)
 
-    @rule(topic=st.sampled_from(TOPICS), size=st.integers(0, 80), times=st.integers(1, 4))
-    def deliver(self, topic: str, size: int, times: int) -> None:
-        """Publish, some messages in a row."""
+    def owed_of(self, topic: str) -> dict[Socket, Model]:
+        """What each is owed who has subscribed to a topic, by name or patterns."""
+        names = [name for name in NAMES if matches(name, topic)]
+        return {socket: self.owed[socket] for name in names for socket in self.members[name]}
+
+    @rule(
+        topic=st.sampled_from(TOPICS),
+        size=st.integers(0, 80),
+        times=st.integers(1, 4),
+        excluded=st.none() | subscribers,
+    )
+    def deliver(self, topic: str, size: int, times: int, excluded: Socket | None) -> None:
+        """Publish, some messages in a row, to all or to all but one."""
+        exclude = None if excluded is None else excluded.connection_id
         for _ in range(times):
-            message = publication(topic, self.next(), size)
+            message = publication(topic, self.next(), size, exclude)
             self.hub.deliver(message)
-            for socket in self.members[topic]:
-                self.owed[socket].messages.append(encode_broadcast(message))
-                self.delivered += 1
+            for socket, owed in self.owed_of(topic).items():
+                if socket is not excluded:
+                    owed.messages.append(encode_broadcast(message))
+                    self.delivered += 1
+        self.hold()
+
+    @rule(topic=st.sampled_from(TOPICS))
+    def announce(self, topic: str) -> None:
+        """Tell a topic's subscribers something."""
+        message = b'"announced: %d"' % self.next()
+        self.hub.announce(topic, message)
+        for owed in self.owed_of(topic).values():
+            owed.messages.append(message)
         self.hold()
 
     @rule(sockets=st.lists(subscribers, max_size=3))
     def deliver_to(self, sockets: list[Socket]) -> None:
-        """Send a message to some connections, each once."""
-        message = b'"to some: %d"' % self.next()
+        """Send messages to some connections, each once."""
+        messages = [b'"to some: %d"' % self.next() for _ in sockets]
         live = [socket for socket in sockets if not socket.ended]
-        self.hub.deliver_to(live, message)
+        self.hub.deliver_to(live, *messages)
         for socket in set(live):
-            self.owed[socket].messages.append(message)
+            self.owed[socket].messages += messages
         self.hold()
 
     @rule(socket=subscribers)
@@ -265,8 +295,8 @@ class HubMachine(RuleBasedStateMachine):
     @rule(socket=consumes(subscribers))
     def remove(self, socket: Socket) -> None:
         """Disconnect somebody, perhaps one who has ended already."""
-        vacated = [topic for topic in TOPICS if self.members[topic] == [socket]]
-        assert sorted(socket.end()) == vacated
+        vacated = {name for name in NAMES if self.members[name] == [socket]}
+        assert set(socket.end()) == vacated
         self.forget_ended()
 
     @rule(socket=subscribers)
@@ -298,7 +328,11 @@ class HubMachine(RuleBasedStateMachine):
         """Subscriptions, deliveries and connections are counted as they are."""
         assert self.counters.subscriptions == sum(map(len, self.members.values()))
         assert self.counters.messages_sent == self.delivered
-        assert self.hub.topic_count() == sum(1 for members in self.members.values() if members)
+        assert self.hub.topics() == [topic for topic in self.hub.topics() if topic in TOPICS]
+        for topic in TOPICS:
+            assert self.hub.subscribers(topic) == len(self.members[topic])
+            assert (topic in self.hub.topics()) == (self.members[topic] != [])
+        assert self.hub.topic_count() == len(self.hub.topics())
         live = [socket for socket in self.owed if not socket.ended]
         assert self.hub.connections() == live
         assert len(self.hub) == len(live)
@@ -361,7 +395,7 @@ class HubStateTests(SynchronousTestCase):
 
     def test_everyone_gets_what_they_are_owed(self) -> None:
         """Whatever happens in whatever order: each gets its messages once, in order, no others."""
-        for name in ("SLICE", "MERGE", "HIGH_WATER", "LOW_WATER"):
+        for name in ("SLICE", "MERGE", "HIGH_WATER", "LOW_WATER", "MAX_ROUTED"):
             self.patch(hub_module, name, getattr(hub_module, name))
         run_state_machine_as_test(
             HubMachine, settings=settings(max_examples=200, stateful_step_count=40)
