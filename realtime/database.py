@@ -267,7 +267,8 @@ def check(path: str, schema: Schema | None = None) -> None:
     # Without a write-ahead log nobody has the file open, and reading need not even lock it.
     mode = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
     try:
-        connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?{mode}", uri=True)
+        uri = f"{Path(path).absolute().as_uri()}?{mode}"
+        connection = sqlite3.connect(uri, timeout=_PATIENCE, uri=True)
         try:
             problem = _problem(connection, schema or _accounts())
         finally:
