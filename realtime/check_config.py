@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from jwt import PyJWS, PyJWTError
 
 from realtime.errors import ConfigurationError, InvalidToken
 from realtime.model import Identity, Namespace
 from realtime.names import DEFAULT_ROLES, is_name, is_role
+from realtime.option_table import OPTIONS
 from realtime.rules import EVERYONE, USER, Right, Rules, plain_pattern
 from realtime.service import SIGNING_KEY, make_tokens
-from realtime.settings import OPTIONS, Settings
+from realtime.settings import Settings
 from realtime.tokens import Keys, Tokens
 from realtime.topics import check_pattern, check_topic, covers
 
@@ -157,7 +157,7 @@ def _describe(file: str, settings: Settings) -> Iterator[str]:
         else:
             yield "Topics that no rule names are open to every authenticated user."
     changed = [
-        f"  {option.name} = {_value(getattr(settings, option.key))}"
+        f"  {option.name} = {option.shown(getattr(settings, option.key))}"
         for option in OPTIONS
         if getattr(settings, option.key) != option.default
     ]
@@ -236,12 +236,6 @@ def _leaks(namespace: Namespace) -> Iterator[str]:
             continue
         for role in sorted(named.intersection(DEFAULT_ROLES)):
             yield f"{right} lists the role {role}: every user who has it may read others' topics"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line of `twistd realtime`, made of the table in `settings.py`."""
+"""The command line of `twistd realtime`, made of the table in `option_table.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from realtime.errors import ConfigurationError
-from realtime.settings import OPTIONS, Option, Settings, read_settings
+from realtime.option_table import OPTIONS, Option
+from realtime.settings import Settings, read_settings
 
 NAMES = frozenset(option.name for option in OPTIONS)
 _INDENT = " " * 8

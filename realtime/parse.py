@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from realtime.errors import ConfigurationError
 from realtime.names import is_role
@@ -77,4 +78,16 @@ def role(text: str) -> str:
     """The name of a role."""
     if not is_role(text):
         raise ValueError("is not a role's name")
+    return text
+
+
+def url(text: str) -> str:
+    """An address to which requests are sent."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or not re.fullmatch(r"[!-~]+", text) or "#" in text:
+        raise ValueError("is not a URL that begins with http:// or https://")
     return text

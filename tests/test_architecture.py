@@ -23,7 +23,7 @@ FLOORS: tuple[str, ...] = (
     "client handlers",
     "answers fastpath handshake http http_request page rest rest_sessions websocket",
     "site",
-    "namespaces parse settings options service check_config commands __main__",
+    "namespaces parse option_table settings options service check_config commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -31,7 +31,6 @@ FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in 
 NEIGHBOURS = {
     "interfaces": {"errors", "model"},
     "names": set(),
-    "permissions": {"topics"},
     "rules": {"patterns", "topics"},
     "history": {"wheel"},
     "accounts": {"database"},
@@ -46,10 +45,11 @@ NEIGHBOURS = {
     "page": {"answers"},
     "http": {"answers", "http_request"},
     "http_request": {"answers"},
-    "settings": {"namespaces", "parse"},
-    "options": {"settings"},
+    "option_table": {"parse"},
+    "settings": {"namespaces", "option_table"},
+    "options": {"option_table", "settings"},
     "service": {"options", "settings"},
-    "check_config": {"service", "settings"},
+    "check_config": {"option_table", "service", "settings"},
     "commands": {"check_config", "service", "settings"},
     "__main__": {"commands"},
 }

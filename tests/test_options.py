@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.errors import ConfigurationError
+from realtime.option_table import OPTIONS
 from realtime.options import Options
-from realtime.settings import OPTIONS, Settings, read_settings
+from realtime.settings import Settings, read_settings
 
 
 class SettingsTests(SynchronousTestCase):
@@ -133,6 +134,33 @@ class SettingsTests(SynchronousTestCase):
         self.refused("--config", "/nonexistent/file", config="/nonexistent/file")
         self.refused("--client-timeout", flags={"client-timeout": "30"})
         self.refused("--jwt-public-key", flags={"jwt-algorithm": "RS256"})
+
+    def test_webhooks_go_together(self) -> None:
+        """URLs of webhooks need the secret, and --hook-url what it is to be asked about."""
+        url, secret = "https://a.example/", {"webhook-secret-file": "s"}
+        self.refused("--webhook-url", "--webhook-secret-file", flags={"webhook-url": url})
+        self.refused("--hook-url", "--hook", flags={"hook-url": url, **secret})
+        self.refused("--hook-url", "--hook", flags={"hook": ["publish"], **secret})
+        self.refused("--hook-url", flags={"hook-url": url, "hook": ["connect"]})
+        self.refused("--webhook-event", "'pubish'", flags={"webhook-event": ["pubish"]})
+        flags = {"webhook-url": url, "hook-url": url, "hook": ["connect", "publish"], **secret}
+        settings = read_settings(flags, {})
+        self.assertEqual((settings.webhook_url, settings.hook), (url, ("connect", "publish")))
+
+    def test_urls(self) -> None:
+        """A webhook's URL is http or https, and what it holds is never shown."""
+        secret = {"webhook-secret-file": "s"}
+        for good in ("http://a:8080", "https://u:p@[::1]/x?y=z", "HTTPS://A.EXAMPLE/"):
+            read_settings({"webhook-url": good, **secret}, {})
+        for bad in (
+            *("ftp://u:hidden@a", "//hidden", "hidden", "http://", "http://:80", "http://a:hidden"),
+            *("http://a:0", "http://a/hid den", "http://a/#hidden", "http://[hidden", "http://ä"),
+        ):
+            error = self.assertRaises(ConfigurationError, read_settings, {"webhook-url": bad}, {})
+            self.assertEqual(
+                str(error),
+                "--webhook-url: what is given is not a URL that begins with http:// or https://",
+            )
 
     @given(st.text(max_size=30), st.sampled_from(OPTIONS))
     def test_any_text(self, text: str, option: Any) -> None:
