@@ -20,6 +20,7 @@ _TEXT = "text/plain"
 _GAUGES = {
     "active_connections": "WebSockets open now",
     "subscriptions": "Subscriptions of the open connections",
+    "webhook_queue": "Events that wait to be posted to the webhook",
 }
 _COUNTERS = {
     "total_connections": "WebSockets opened",
@@ -30,13 +31,20 @@ _COUNTERS = {
     "closed_slow_consumers": "Connections closed because the client read too slowly",
     "dropped_http_connections": "HTTP connections closed or refused because there were too many",
     "dropped_silent_connections": "Connections closed before they said anything, as too many did",
+    "webhook_events": "Events that the webhook has taken",
+    "webhook_dropped": "Events that the webhook will not get: the queue was full, or it failed",
+    "webhook_failures": "Posts to the webhook that failed; they are tried again",
+    "hook_questions": "Questions put to the hook",
+    "hook_denials": "Questions that the hook answered by denying all or some of it",
+    "hook_failures": "Questions that the hook did not answer as it should",
+    "hook_seconds": "Time for which questions were under way",
 }
 # What would otherwise end in _total twice over, or read badly with it.
 _NAMES = {"total_connections": "connections"}
 
 
 class Counters:
-    """Plain integers that the hot path increments; read when somebody asks.
+    """Plain numbers that the hot path increments; read when somebody asks.
 
     `active_connections` counts open WebSockets. `messages_received` counts Broadcast and
     DirectMessage commands accepted, `messages_sent` their deliveries, one a recipient.
@@ -49,11 +57,19 @@ class Counters:
         "dropped_http_connections",
         "dropped_silent_connections",
         "errors",
+        "hook_denials",
+        "hook_failures",
+        "hook_questions",
+        "hook_seconds",
         "messages_received",
         "messages_sent",
         "refused_connections",
         "subscriptions",
         "total_connections",
+        "webhook_dropped",
+        "webhook_events",
+        "webhook_failures",
+        "webhook_queue",
     )
 
     def __init__(self) -> None:
@@ -67,6 +83,14 @@ class Counters:
         self.dropped_http_connections = 0
         self.dropped_silent_connections = 0
         self.subscriptions = 0
+        self.webhook_queue = 0
+        self.webhook_events = 0
+        self.webhook_dropped = 0
+        self.webhook_failures = 0
+        self.hook_questions = 0
+        self.hook_denials = 0
+        self.hook_failures = 0
+        self.hook_seconds = 0.0
 
     def as_reference(self) -> dict[str, int]:
         """The five numbers of the reference's `/metrics` and `/info`."""
