@@ -17,8 +17,8 @@ from realtime.model import Identity, Namespace
 from realtime.names import DEFAULT_ROLES, is_name, is_role
 from realtime.option_table import OPTIONS
 from realtime.rules import EVERYONE, USER, Right, Rules, plain_pattern
-from realtime.service import SIGNING_KEY, make_tokens
 from realtime.settings import Settings
+from realtime.stores import SIGNING_KEY, make_tokens
 from realtime.tokens import Keys, Tokens
 from realtime.topics import check_pattern, check_topic, covers
 

@@ -16,8 +16,8 @@ from realtime.check_config import add_arguments, check_config
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
-from realtime.service import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
 from realtime.settings import Settings, read_settings
+from realtime.stores import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,8 @@ EVERYONE: Final = "*"
 # What holds for topics that no rule names, unless rules are strict.
 DEFAULT: Final = Namespace(">")
 
+# The rights that a token's own permissions give; what it may read they only narrow.
+_GRANTED: Final = ("subscribe", "publish")
 _ACTS: Final[dict[Right, str]] = {
     "subscribe": "subscribing",
     "publish": "publishing",
@@ -128,7 +130,10 @@ def has_right(identity: Identity, right: Right, namespace: Namespace, name: str)
     right = _judged(right, namespace)
     granted = _granted(identity, right)
     if granted is not None:
-        return any_covers(granted, name)
+        if not any_covers(granted, name):
+            return False
+        if right in _GRANTED:
+            return True
     named = _named(right, namespace)
     return named is None or _is_named(identity, named, namespace.pattern, name)
 
@@ -146,10 +151,11 @@ def _named(right: Right, namespace: Namespace) -> frozenset[str] | None:
 
 
 def _granted(identity: Identity, right: Right) -> tuple[str, ...] | None:
-    """What the token itself says about a right; None where it says nothing."""
-    if identity.permissions is None or right in ("read_presence", "read_history"):
+    """The patterns that the token confines a right to, reading to those it may subscribe to."""
+    if identity.permissions is None:
         return None
-    granted: tuple[str, ...] | None = getattr(identity.permissions, right)
+    confined = right if right in _GRANTED else "subscribe"
+    granted: tuple[str, ...] | None = getattr(identity.permissions, confined)
     return granted
 
 
@@ -179,8 +185,11 @@ def _why(identity: Identity, right: Right, namespace: Namespace) -> str:
     act = _ACTS[judged]
     follows = "" if judged == right else f"{_ACTS[right]} goes with subscribing; "
     granted = _granted(identity, judged)
+    patterns = ", ".join(granted or ()) or "nothing"
+    if granted is not None and judged in _GRANTED:
+        return f"{follows}the token's permissions grant {act} to {patterns}"
     if granted is not None:
-        return f"{follows}the token's permissions grant {act} to {', '.join(granted) or 'nothing'}"
+        follows = f"the token's permissions confine {act} to {patterns}; "
     named = _named(judged, namespace)
     if named is None or EVERYONE in named:
         return f"{follows}{act} is open to every authenticated user"

@@ -9,28 +9,24 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any, TypeVar
+from typing import Any
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime import __version__
-from realtime.accounts import Accounts
 from realtime.auth import Auth, LoginLimits
 from realtime.broker_memory import MemoryBroker
 from realtime.client import ClientPolicy
-from realtime.database import Database, Workers
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
+from realtime.history_sqlite import Journal
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
@@ -39,22 +35,19 @@ from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
 from realtime.options import Options
 from realtime.origins import Origins
-from realtime.passwords import Hasher
 from realtime.presence_memory import MemoryPresence
 from realtime.rest import RestApi, ServerInfo
 from realtime.rules import Rules
 from realtime.sessions_sqlite import Sessions
 from realtime.settings import Settings
 from realtime.site import MAX_SILENT, Site
-from realtime.tokens import Keys, Tokens, load_or_create_secret, load_secret
+from realtime.stores import make_stores, make_tokens, run_alone, state_directory
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
 
 _log = Logger()
-T = TypeVar("T")
 
-DATABASE = "realtime.sqlite3"
-SIGNING_KEY = "secret.key"
+HISTORY = "history.sqlite3"
 # Connections that may wait to be accepted.
 BACKLOG = 4096
 # File descriptors beyond the WebSockets': HTTP and silent connections, the databases, logs.
@@ -62,92 +55,6 @@ SPARE_FILES = 1200 + MAX_SILENT
 # A threshold that lets the collector look at new objects as often as by default, and at all
 # objects a hundredth as often: with many connections that look is the longest pause there is.
 GC_THRESHOLD = (700, 10, 1000)
-
-
-# -- what the command line shares with the server --------------------------------------------
-
-
-def run_alone(function: Callable[[Any], Awaitable[T]]) -> T:
-    """Run a coroutine on a reactor of its own, before or without the process's reactor."""
-    reactor = SelectReactor()
-    outcome: list[T | Failure] = []
-
-    def finish(result: T | Failure) -> None:
-        outcome.append(result)
-        reactor.stop()
-
-    def start() -> None:
-        Deferred.fromCoroutine(_as_coroutine(function(reactor))).addBoth(finish)
-
-    reactor.callWhenRunning(start)
-    reactor.startRunning(installSignalHandlers=False)
-    while reactor.running:  # As `run` does, which would log that a main loop has ended.
-        reactor.iterate(0.1)
-    result = outcome[0]
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
-
-
-async def _as_coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-def state_directory(path: str) -> Path:
-    """Make the state directory, closed to others, unless it is there."""
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"--state {path}: {error.strerror}") from None
-    return Path(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The user store and what it needs, on some reactor."""
-
-    database: Database
-    workers: Workers
-    accounts: Accounts
-
-    async def close(self) -> None:
-        """Finish and close."""
-        await self.workers.stop()
-        await self.database.close()
-
-
-def make_stores(state: Path, reactor: Any) -> Stores:
-    """The stores in a state directory; `database.open` has still to be called."""
-    database = Database(str(state / DATABASE), reactor)
-    workers = Workers(reactor, threads=2, max_pending=64, name="password hashing")
-    return Stores(database, workers, Accounts(database, Hasher(), workers, reactor.seconds))
-
-
-def make_tokens(settings: Settings, state: Path, reactor: Any) -> Tokens:
-    """The token service, with its signing key from the state directory or --secret-file."""
-    if settings.secret_file is None:
-        secret = load_or_create_secret(str(state / SIGNING_KEY))
-    else:
-        secret = load_secret(settings.secret_file)
-    pem = None
-    if settings.jwt_public_key is not None:
-        try:
-            pem = Path(settings.jwt_public_key).read_bytes()
-        except OSError as error:
-            raise ConfigurationError(
-                f"--jwt-public-key {settings.jwt_public_key}: {error.strerror}"
-            ) from None
-    return Tokens(
-        Keys(secret, algorithm=settings.jwt_algorithm, public_pem=pem),
-        issuer=settings.issuer,
-        audience=settings.audience,
-        access_ttl=settings.access_token_ttl,
-        refresh_ttl=settings.refresh_token_ttl,
-        now=reactor.seconds,
-    )
-
-
-# -- the server ------------------------------------------------------------------------------
 
 
 def makeService(options: Options) -> RealtimeService:
@@ -210,6 +117,14 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _make_broker(settings: Settings, state: Path, reactor: Any) -> MemoryBroker:
+    """The broker, with a journal where topics are durable, or have been."""
+    journal = None
+    if any(namespace.durable for namespace in settings.topics) or (state / HISTORY).exists():
+        journal = Journal(str(state / HISTORY), reactor)
+    return MemoryBroker(reactor.seconds, journal=journal, max_history_bytes=settings.history_bytes)
+
+
 class RealtimeService(Service):
     """One server process. `bind` takes its port; it serves once started and all is ready."""
 
@@ -223,11 +138,13 @@ class RealtimeService(Service):
         origins = Origins(settings.origin)
         hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))
         deadlines: TimerWheel[Deadline] = TimerWheel(int(reactor.seconds()))
+        self._rules = Rules(settings.topics, settings.strict_topics)
+        self._broker = _make_broker(settings, state, reactor)
         self.node = Node(
-            MemoryBroker(reactor.seconds),
-            MemoryPresence(deadlines, reactor.seconds, grace=5),
+            self._broker,
+            MemoryPresence(deadlines, reactor.seconds, grace=settings.presence_grace),
             hub,
-            Rules(),
+            self._rules,
             counters,
             reactor,
             deadlines,
@@ -275,12 +192,21 @@ class RealtimeService(Service):
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)
-        self._ticks = LoopingCall(self.node.advance)
+        self._ticks = LoopingCall(self._tick)
         self._ticks.clock = reactor
         self._socket: socket.socket | None = None
         self._port: Any = None
         self._starting: Deferred[None] | None = None
         self.port = settings.port
+
+    def _tick(self) -> None:
+        self.node.advance()
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Have what is too old forgotten, some of it in a turn of the reactor."""
+        if not self._broker.advance(self._reactor.seconds()):
+            self._reactor.callLater(0, self._forget_old)
 
     def _info(self) -> ServerInfo:
         settings = self._settings
@@ -327,6 +253,7 @@ class RealtimeService(Service):
         assert listening is not None  # noqa: S101
         await self._stores.database.open()
         await self._auth.start()
+        await self._broker.open(self._rules.namespace)
         if not self.running:
             return
         self._ticks.start(1.0)
@@ -371,6 +298,7 @@ class RealtimeService(Service):
         if self._ticks.running:
             self._ticks.stop()
         await self._auth.stop()
+        await self._broker.stop()
         await self._stores.close()
 
     def stopService(self) -> Deferred[None]:

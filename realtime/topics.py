@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable
 
 MAX_BYTES = 255
+# Of patterns, which bounds what matching one topic can cost, whatever is subscribed to.
+MAX_PARTS = 16
+MAX_STARS = 4
 
 # White space and control characters as Unicode has them, and the lone surrogates, which no
 # UTF-8 text can hold.  A part is anything else; `*` and `>` are refused apart.
@@ -39,6 +42,8 @@ def check_pattern(pattern: str) -> str | None:
             return "'>' can only be the last part of a pattern"
         if "*" in part or ">" in part:
             return "'*' and '>' stand for whole parts of a pattern"
+    if is_pattern(pattern) and (len(parts) > MAX_PARTS or parts.count("*") > MAX_STARS):
+        return f"a pattern has at most {MAX_PARTS} parts, {MAX_STARS} of them '*'"
     return None
 
 

@@ -16,14 +16,14 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " patterns permissions rules topics wheel",
+    " patterns rules topics wheel",
     "accounts broker_memory database durable history_sqlite hub presence_memory sessions_sqlite"
     " tokens",
     "node auth",
     "client handlers",
     "answers fastpath handshake http http_request page rest rest_sessions websocket",
     "site",
-    "namespaces parse option_table settings options service check_config commands __main__",
+    "namespaces parse option_table settings options stores service check_config commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -48,9 +48,10 @@ NEIGHBOURS = {
     "option_table": {"parse"},
     "settings": {"namespaces", "option_table"},
     "options": {"option_table", "settings"},
-    "service": {"options", "settings"},
-    "check_config": {"option_table", "service", "settings"},
-    "commands": {"check_config", "service", "settings"},
+    "service": {"options", "settings", "stores"},
+    "stores": {"settings"},
+    "check_config": {"option_table", "settings", "stores"},
+    "commands": {"check_config", "settings", "stores"},
     "__main__": {"commands"},
 }
 MAX_LINES = 400

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime.commands import main
 from realtime.names import DEFAULT_ROLES
 from realtime.passwords import Hasher
-from realtime.service import DATABASE, SIGNING_KEY
+from realtime.stores import DATABASE, SIGNING_KEY
 from realtime.tokens import Keys, Tokens, load_secret
 from tests.support.identity import make_state_dir
 from tests.support.server import environment, run

@@ -24,8 +24,9 @@ from realtime.http_request import HttpLimits
 from realtime.metrics import Counters
 from realtime.origins import Origins
 from realtime.websocket import Factory, WebSocketOptions
-from tests.support.http import Answer, OnSocket, Wire, make_api, make_node, make_site
-from tests.support.identity import make_access, make_tokens
+from tests.support.http import Answer, OnSocket, Wire, make_api, make_site
+from tests.support.identity import make_access, make_clock, make_tokens
+from tests.support.node import make_node
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: server\r\n\r\n"
 POST = b"POST /sessions HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\n"
@@ -554,11 +555,11 @@ class SocketTests(TestCase):
 
     async def test_late_upgrade(self) -> None:
         """A connection that has spoken HTTP can become a WebSocket, and is HTTP no more."""
-        node = make_node()
+        node = make_node(make_clock())
         tokens = make_tokens(time.time)
-        policy = ClientPolicy(100, 100, 10, 30, 60, 65536, "close", tokens.verify_access)
+        policy = ClientPolicy(100, 100, 10, 30, 60, 65536, 65536, "close", tokens.verify_access)
         options = WebSocketOptions(65536, 65536, frozenset())
-        factory = Factory(node, policy, options, Origins("*"), tokens.verify_access, reactor)
+        factory = Factory(node, policy, options, Origins("*"), reactor)
         resource = make_api(self, node, ws_resource=WebSocketResource(factory)).resource
         server = OnSocket(self, resource)
         token = make_access(time.time)

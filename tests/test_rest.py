@@ -13,8 +13,9 @@ from realtime.metrics import Counters
 from realtime.model import Health
 from realtime.node import Node
 from realtime.origins import Origins
-from tests.support.http import Answer, InMemory, OnSocket, Wire, make_api, make_node, make_site
+from tests.support.http import Answer, InMemory, OnSocket, Wire, make_api, make_site
 from tests.support.identity import make_clock
+from tests.support.node import make_node
 
 ROUTES = {
     "/": "GET, HEAD, OPTIONS",
@@ -45,7 +46,7 @@ class RestTestCase(TestCase):
     def setUp(self) -> None:
         """Make a node for 3 connections, up for 12 seconds, and its application."""
         self.clock = make_clock()
-        self.node = make_node(3, self.clock)
+        self.node = make_node(self.clock, max_connections=3)
         self.clock.advance(12.5)
         self.ask = InMemory(self, make_api(self, self.node).resource)
 
@@ -238,7 +239,7 @@ class RefusalTests(RestTestCase):
 
     def test_internal_error(self) -> None:
         """A failure of ours is 500, counted and logged, and tells nothing."""
-        broken = make_node(kind=_Broken)
+        broken = make_node(self.clock, kind=_Broken)
         ask = InMemory(self, make_api(self, broken).resource)
         answer = ask("GET", "/health")
         self.assert_error(answer, 500, "INTERNAL_ERROR")

@@ -79,9 +79,12 @@ def naive_may(identity: Identity, right: Right, namespace: Namespace | None, top
     wanted = getattr(namespace, right)
     if right.startswith("read_") and wanted is None:
         return naive_may(identity, "subscribe", namespace, topic)
-    granted = getattr(identity.permissions, right, None)
+    reads = right.startswith("read_")
+    granted = getattr(identity.permissions, "subscribe" if reads else right, None)
     if granted is not None:
-        return any(naive_matches(grant.split("."), topic.split(".")) for grant in granted)
+        named = any(naive_matches(grant.split("."), topic.split(".")) for grant in granted)
+        if not (named and reads):
+            return named
     if wanted is None or "*" in wanted or identity.roles & (wanted - {"$user"}):
         return True
     parts = zip_longest(namespace.pattern.split("."), topic.split("."))

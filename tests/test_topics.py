@@ -186,6 +186,17 @@ class GrammarTests(SynchronousTestCase):
         self.assertIsNone(check_topic(topic))
 
 
+class PatternSizeTests(SynchronousTestCase):
+    """Patterns that would make matching slow."""
+
+    def test_parts_and_stars(self) -> None:
+        """A pattern has at most 16 parts, 4 of them `*`; a topic may have as many as fit."""
+        for good in ("*.*.*.*.>", "a." * 15 + "*", "a." * 15 + ">", "a." * 100 + "a"):
+            self.assertIsNone(check_pattern(good), good)
+        for bad in ("*.*.*.*.*", "a." * 16 + "*", "a." * 16 + ">"):
+            self.assertIsNotNone(check_pattern(bad), bad)
+
+
 class MatchingTests(SynchronousTestCase):
     """Patterns against topics and against each other."""
 

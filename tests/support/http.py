@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import treq
@@ -25,16 +24,15 @@ from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource, Resource
 
 from realtime.auth import Auth
-from realtime.broker_memory import MemoryBroker
 from realtime.database import Database
 from realtime.http import HttpSite
 from realtime.http_request import HttpLimits
-from realtime.hub import Hub
-from realtime.metrics import Counters, Metrics
+from realtime.metrics import Metrics
 from realtime.node import Node
 from realtime.origins import Origins
 from realtime.rest import RestApi, ServerInfo
 from tests.support.identity import IdentityKit, make_clock, make_state_dir
+from tests.support.node import make_node
 
 INFO = ServerInfo("0.0.0.0", 8081, 3, 30, 60, 65536)
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40000)
@@ -81,21 +79,6 @@ class Upgraded(Resource):
         return b"upgraded"
 
 
-def make_node(
-    max_connections: int = 3, clock: Clock | None = None, kind: type[Node] = Node
-) -> Node:
-    """Make a node of real parts."""
-    counters = Counters()
-    clock = clock or make_clock()
-    return kind(
-        MemoryBroker(),
-        Hub(counters, partial(clock.callLater, 0)),
-        counters,
-        clock,
-        max_connections=max_connections,
-    )
-
-
 def make_auth(case: TestCase) -> Auth:
     """Make the real authentication over a database that is never opened."""
     database = Database(os.path.join(make_state_dir(case), "unused.sqlite3"), reactor)
@@ -104,7 +87,7 @@ def make_auth(case: TestCase) -> Auth:
 
 def make_api(case: TestCase, node: Node | None = None, **options: Any) -> RestApi:
     """Make the application of real parts."""
-    node = node or make_node()
+    node = node or make_node(make_clock(), max_connections=3)
     settings: dict[str, Any] = {
         "metrics": Metrics(node.counters),
         "info": lambda: INFO,

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from realtime.broker_memory import MemoryBroker
 from realtime.client import Client, ClientPolicy
 from realtime.errors import CloseCode, InvalidToken
-from realtime.hub import Hub
-from realtime.interfaces import Deadline, IBroker, Peer
-from realtime.metrics import Counters
+from realtime.interfaces import IBroker
 from realtime.model import Identity, Namespace, Permissions, Position, Publication
-from realtime.node import Node
-from realtime.presence_memory import MemoryPresence
-from realtime.rules import Rules
-from realtime.wheel import TimerWheel
+from tests.support.node import make_node
 
 # Late enough for Unix seconds to have lost the precision that they lose in life.
 START = 1_790_000_000.0
@@ -167,19 +160,16 @@ class World:
     ) -> None:
         self.clock = Clock()
         self.clock.rightNow = START
-        self.counters = Counters()
-        self.hub: Hub[Peer] = Hub(self.counters, partial(self.clock.callLater, 0))
-        deadlines: TimerWheel[Deadline] = TimerWheel(int(START))
-        self.node = Node(
-            broker or MemoryBroker(self.clock.seconds),
-            MemoryPresence(deadlines, self.clock.seconds, grace=grace),
-            self.hub,
-            Rules(topics, strict),
-            self.counters,
+        self.node = make_node(
             self.clock,
-            deadlines,
+            broker=broker,
             max_connections=max_connections,
+            topics=topics,
+            strict=strict,
+            grace=grace,
         )
+        self.counters = self.node.counters
+        self.hub = self.node.hub
         self.tokens: dict[str, Identity | Exception] = {}
         options: dict[str, Any] = {
             "message_rate": 1000,

@@ -29,21 +29,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.http_headers import Headers
 
-from realtime.broker_memory import MemoryBroker
 from realtime.client import ClientPolicy
 from realtime.errors import InvalidToken
 from realtime.fastpath import FastConnection, call_soon_of
-from realtime.hub import Hub
-from realtime.interfaces import Deadline, Peer
-from realtime.metrics import Counters
 from realtime.model import Identity, Namespace
-from realtime.node import Node
 from realtime.origins import Origins
-from realtime.presence_memory import MemoryPresence
-from realtime.rules import Rules
 from realtime.websocket import Connection, Factory, WebSocketOptions
-from realtime.wheel import TimerWheel
 from tests.support.http import Answer
+from tests.support.node import make_node
 from tests.support.peers import START, identity_of
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -339,20 +332,15 @@ class Rig:
         self.reactor = EPollReactor()
         self.clock = Clock()
         self.clock.rightNow = START
-        self.counters = Counters()
         quick = issubclass(connection, FastConnection)
-        self.hub: Hub[Peer] = Hub(self.counters, call_soon_of(self.reactor, quick))
-        deadlines: TimerWheel[Deadline] = TimerWheel(int(START))
-        self.node = Node(
-            MemoryBroker(self.clock.seconds),
-            MemoryPresence(deadlines, self.clock.seconds, grace=5),
-            self.hub,
-            Rules(topics),
-            self.counters,
+        self.node = make_node(
             self.clock,
-            deadlines,
+            call_soon=call_soon_of(self.reactor, quick),
             max_connections=max_connections,
+            topics=topics,
         )
+        self.counters = self.node.counters
+        self.hub = self.node.hub
         self.identities: dict[str, Identity | Exception] = {
             name: identity_of(name) for name in ("alice", "bob", "carol")
         }
