@@ -170,9 +170,10 @@ class DurableTopics:
             states, after = await self._journal.topics(after)
             for state in states:
                 topic = state.topic
-                histories, _ = places.get(topic) or place(topic)
+                histories, namespace = places.get(topic) or place(topic)
                 if histories is not None:
                     histories.settle(topic, Position(state.top, state.epoch), now)
+                    histories.page(topic, namespace, now, limit=0)  # drops what is too old
                 found = self.histories.known(topic)
                 if found is None:
                     dropped += 1

@@ -254,6 +254,35 @@ class DurableTests(TestCase):
         self.assertEqual(rows(self.path, "SELECT * FROM publications"), [])
         self.assertEqual(rows(self.path, "SELECT * FROM topics"), [])
 
+    async def test_the_file_is_bounded(self) -> None:
+        """What a topic's size pushes out leaves the file with what pushes it."""
+        broker = await self.open()
+        small = Namespace(">", history_size=3, durable=True)
+        accepted: list[Any] = [broker.publish(publication(), small, None) for _ in range(20)]
+        await accepted[-1]
+        await broker.stop()
+        kept = rows(self.path, "SELECT position FROM publications ORDER BY position")
+        self.assertEqual(kept, [(18,), (19,), (20,)])
+
+    async def test_removed_while_it_ages(self) -> None:
+        """A topic that is removed when its publications are too old leaves nothing."""
+        broker = await self.open()
+        minute = Namespace(">", history_size=10, history_ttl=60, durable=True)
+        for at in (START, START + 100):
+            sent = Publication("a", b"1", "u", int(at * 1000))
+            await broker.publish(sent, minute, None)  # type: ignore[misc]
+        await turn()
+        accepted = publish(broker, "b")
+        self.clock.advance(70)
+        broker.advance(self.clock.seconds())
+        removed = broker.remove_history("a")
+        assert removed is not None
+        await accepted
+        await removed
+        await broker.stop()
+        self.assertEqual(rows(self.path, "SELECT topic FROM topics"), [("b",)])
+        self.assertEqual(rows(self.path, "SELECT count(*) FROM publications"), [(1,)])
+
     async def test_reading_writes_nothing(self) -> None:
         """Topics that are only read take no room in the file, also when they are forgotten."""
         broker = await self.open()
@@ -323,7 +352,11 @@ class RestartTests(TestCase):
             last = await broker.publish(sent, minute, None)  # type: ignore[misc]
         await broker.stop()
         self.clock.advance(70)
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
         broker = await self.run_on(minute)
+        self.assertEqual([each["kept"] for each in events if "kept" in each], [1])
         self.assertEqual(offsets(page(broker, minute).publications), [2])
         await broker.stop()
         self.assertEqual(rows(self.path, "SELECT position FROM publications"), [(2,)])
