@@ -45,6 +45,9 @@ def naive_is_pattern(name: str) -> bool:
     if not naive_is_name(name):
         return False
     *most, last = name.split(".")
+    wild = {"*", ">"} & {*most, last}
+    if wild and (len(most) >= 16 or [*most, last].count("*") > 4):
+        return False
     return all(part == "*" or not {"*", ">"} & set(part) for part in most) and (
         last in ("*", ">") or not {"*", ">"} & set(last)
     )
