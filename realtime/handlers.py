@@ -23,9 +23,12 @@ from realtime.node import Node
 from realtime.rules import Right, has_right
 from realtime.topics import is_pattern
 
-# Entries of one History or Presence message, and bytes of a user's state.
+# Entries of one History or Presence message, publications recovered at once, and bytes of a user's
+# state.
 MAX_PAGE = 1000
 MAX_STATE = 1024
+# Bytes that a publication has beside its payload, about.
+ENVELOPE = 200
 # Topics that one command may name, unless more subscriptions are allowed; what a topic costs, in
 # messages of the rate limit, and what one that is denied costs, which has an Error of its own.
 MAX_TOPICS = 1000
@@ -112,13 +115,13 @@ def _subscribe_to(caller: Caller, name: str, since: Position | None) -> dict[str
 
 def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) -> bool:
     """Send all that was published after a position, or nothing; answer which."""
-    page = caller.node.history(topic, namespace, since=since)
-    if page is None:
+    page = caller.node.history(topic, namespace, since=since, limit=MAX_PAGE + 1)
+    if page is None or len(page.publications) > MAX_PAGE:
         return False
-    missed = [encode_broadcast(publication) for publication in page.publications]
-    if sum(map(len, missed)) > caller.max_reply:
+    missed = list(_within(page.publications, caller.max_reply))
+    if len(missed) < len(page.publications):
         return False
-    caller.node.resend(caller, missed)
+    caller.node.resend(caller, [encode_broadcast(publication) for publication in missed])
     return True
 
 
@@ -242,7 +245,7 @@ def topic_namespace(node: Node, topic: str) -> Namespace | None:
 def _within(publications: Iterable[Publication], size: int) -> Iterable[Publication]:
     """The first of some publications: as many as `size` bytes hold, and one at least."""
     for number, publication in enumerate(publications):
-        size -= len(bytes(publication.payload))
+        size -= ENVELOPE + len(bytes(publication.payload))
         if size < 0 and number:
             return
         yield publication

@@ -310,7 +310,7 @@ class HistoryTests(HandlerTestCase):
     def test_size_of_an_answer(self) -> None:
         """An answer has as much as fits, and one publication at least."""
         self.make_world(max_reply=1000)
-        self.publish("kept.a", "x" * 400, "x" * 400, "x" * 2000)
+        self.publish("kept.a", "x" * 250, "x" * 250, "x" * 2000)
         self.assertEqual(self.offsets(), [1, 2])
         since = {"offset": 2, "epoch": self.history()["epoch"]}
         self.assertEqual(self.offsets(since=since), [3])
