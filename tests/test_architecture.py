@@ -18,7 +18,7 @@ FLOORS: tuple[str, ...] = (
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
     " patterns rules topics wheel",
     "accounts broker_memory database durable history_sqlite hub presence_memory sessions_sqlite"
-    " tokens",
+    " hooks signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "node auth",
     "client handlers",
     "answers fastpath handshake http http_request page rest rest_sessions websocket",
@@ -37,6 +37,10 @@ NEIGHBOURS = {
     "broker_memory": {"durable"},
     "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
+    "hooks": {"signed_post"},
+    "webhook_delivery": {"signed_post"},
+    "webhook_queue_sqlite": {"database", "webhook_delivery"},
+    "webhooks": {"signed_post", "webhook_delivery"},
     "fastpath": {"websocket"},
     "websocket": {"answers", "handshake"},
     "client": {"handlers"},
