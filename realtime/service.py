@@ -30,6 +30,7 @@ from realtime.history_sqlite import Journal
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
+from realtime.memory import Reclaimer
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
@@ -192,6 +193,7 @@ class RealtimeService(Service):
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)
+        self._reclaimer = Reclaimer()
         self._ticks = LoopingCall(self._tick)
         self._ticks.clock = reactor
         self._socket: socket.socket | None = None
@@ -202,6 +204,7 @@ class RealtimeService(Service):
     def _tick(self) -> None:
         self.node.advance()
         self._forget_old()
+        self._reclaimer.note(self.node.counters.active_connections)
 
     def _forget_old(self) -> None:
         """Have what is too old forgotten, some of it in a turn of the reactor."""
