@@ -26,6 +26,10 @@ from realtime.signed_post import NoAnswer, SignedPost, Watch
 _log = Logger()
 T = TypeVar("T")
 
+# Bytes that may wait in memory.
+MEMORY_BYTES: Final = 64 * 1024 * 1024
+# Seconds that a post may take.
+TIMEOUT: Final = 10.0
 # What one post holds at most, and the seconds for which its events are gathered.
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 512 * 1024

@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IReactorFromThreads
 from realtime.database import Database, Schema
 from realtime.webhook_delivery import Event, fitting
 
+# Bytes of events that may wait in the file.
+DISK_BYTES: Final = 1024 * 1024 * 1024
 _APPLICATION_ID: Final = 0x72746D77  # "rtmw", in the header of our files
 
 SCHEMA: Final = Schema(

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
+import re
+import shutil
+import subprocess
+import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +26,16 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from realtime import webhook_delivery, webhooks
-from realtime.errors import CloseCode, ConfigurationError
+from realtime.errors import CloseCode, ConfigurationError, Forbidden
+from realtime.hooks import MAX_REASON, MAX_UNDER_WAY, Hooks, Verdict
 from realtime.metrics import Counters
 from realtime.model import Identity, Position, Publication
 from realtime.option_table import OPTIONS
-from realtime.signed_post import NoAnswer
+from realtime.settings import read_settings
+from realtime.signed_post import NoAnswer, sign
+from realtime.tokens import load_secret
 from realtime.webhook_delivery import BATCH_EVENTS, BATCH_WAIT, MAX_AGE, Delivery, MemoryQueue
-from realtime.webhook_queue_sqlite import DiskQueue
+from realtime.webhook_queue_sqlite import DISK_BYTES, DiskQueue
 from realtime.webhooks import EVENTS, Webhooks
 from tests.support import strategies  # noqa: F401 - loads the profile
 from tests.support.identity import START, make_clock, make_state_dir
@@ -800,3 +810,166 @@ def self_signed() -> Any:
     pem = certificate.public_bytes(Encoding.PEM)
     pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return PrivateCertificate.loadPEM(pem).options()
+
+
+class PageTests(MemoryCase):
+    """docs/webhooks.rst: its examples are run, its lists are those of the code."""
+
+    text = PAGE.read_text(encoding="utf-8")
+
+    def blocks(self, language: str) -> list[str]:
+        """The examples in a language."""
+        found = re.findall(rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)", self.text)
+        return [textwrap.dedent(block) for block in found]
+
+    def table(self, title: str) -> list[list[str]]:
+        """The rows of a list-table, without its header."""
+        body = re.split(r"\n(?=\S)", self.text.split(f".. list-table:: {title}\n")[1])[0]
+        rows = [re.split(r"\n     - ?", row) for row in body.split("\n   * - ")[1:]]
+        return [[" ".join(cell.split()) for cell in row] for row in rows][1:]
+
+    def posted(self) -> Posted:
+        """A request that was signed now."""
+        self.clock.rightNow = time.time()
+        delivery = self.make_delivery()
+        delivery.put(b'{"text": "h\xc3\xa9llo"}')
+        self.gather()
+        return self.receiver.posted[-1]
+
+    def test_configuration(self) -> None:
+        """The configuration is one that the server takes."""
+        (block,) = self.blocks("toml")
+        path = Path(self.mktemp())
+        path.write_text(block, encoding="utf-8")
+        settings = read_settings({}, {}, str(path))
+        self.assertEqual(
+            (settings.webhook_queue, settings.hook), ("disk", ("publish", "subscribe"))
+        )
+
+    def test_secret(self) -> None:
+        """The command makes a secret that the server takes."""
+        (command,) = self.blocks("bash")
+        directory = make_state_dir(self)
+        subprocess.run(["bash", "-c", command], cwd=directory, check=True)
+        self.assertEqual(len(load_secret(os.path.join(directory, "webhook.key"))), 44)
+
+    def test_verification_in_python(self) -> None:
+        """The Python function tells genuine requests from others."""
+        (block,) = self.blocks("python")
+        names: dict[str, Any] = {}
+        exec(block, names)
+        is_genuine = names["is_genuine"]
+        posted = self.posted()
+        headers = {name.title(): value for name, value in posted.headers.items()}
+        self.assertTrue(is_genuine(SECRET, headers, posted.body))
+        self.assertFalse(is_genuine(b"t" * 32, headers, posted.body))
+        self.assertFalse(is_genuine(SECRET, headers, posted.body + b" "))
+        late = headers | {"X-Realtime-Timestamp": str(posted.timestamp + 1)}
+        self.assertFalse(is_genuine(SECRET, late, posted.body))
+        old = int(time.time()) - 600
+        late["X-Realtime-Timestamp"] = str(old)
+        late["X-Realtime-Signature"] = sign(SECRET, old, posted.body)
+        self.assertFalse(is_genuine(SECRET, late, posted.body))
+
+    def test_verification_in_node(self) -> None:
+        """The JavaScript function tells genuine requests from others."""
+        node = shutil.which("node")
+        if node is None:
+            raise SkipTest("needs node")
+        (block,) = self.blocks("javascript")
+        posted = self.posted()
+        old = int(time.time()) - 600
+        replay = {
+            "x-realtime-timestamp": str(old),
+            "x-realtime-signature": sign(SECRET, old, posted.body),
+        }
+        cases = [
+            (SECRET, posted.headers, posted.body),
+            (b"t" * 32, posted.headers, posted.body),
+            (SECRET, posted.headers, posted.body + b" "),
+            (SECRET, posted.headers | {"x-realtime-signature": "sha256="}, posted.body),
+            (SECRET, replay, posted.body),
+        ]
+        given = [[secret.hex(), headers, body.hex()] for secret, headers, body in cases]
+        program = (
+            f"{block}\nconst bytes = (hex) => Buffer.from(hex, 'hex');\n"
+            f"const cases = {json.dumps(given)};\n"
+            "console.log(JSON.stringify(cases.map("
+            "([s, headers, body]) => isGenuine(bytes(s), headers, bytes(body)))));\n"
+        )
+        done = subprocess.run(
+            [node, "--input-type=module", "-"],
+            input=program,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(json.loads(done.stdout), [True, False, False, False, False])
+
+    def test_events(self) -> None:
+        """The page lists every event, and its examples have the members of real ones."""
+        self.assertEqual([row[0].strip("`") for row in self.table("Events")], list(EVENTS))
+        hooks = self.make()
+        hooks.connected(ALICE, "c-1", START)
+        hooks.occupied("a")
+        self.gather()
+        example = json.loads(self.blocks("json")[0])["events"]
+        self.assertEqual(
+            [list(event) for event in example], [list(event) for event in self.receiver.events]
+        )
+        (request,) = self.blocks("http")
+        for name, value in re.findall(r"(?m)^([\w-]+): (.+)$", request):
+            given = self.receiver.posted[0].headers[name.lower()]
+            self.assertEqual(re.sub(r"\w", "x", given)[:7], re.sub(r"\w", "x", value)[:7])
+
+    def test_questions(self) -> None:
+        """The question and the answers are those of the code."""
+        question, *answers = self.blocks("json")[1:]
+        self.assertEqual(len(answers), 4)
+        asker = Hooks(
+            memory_post(self.receiver, self.clock),
+            self.counters,
+            self.clock,
+            kinds=["publish"],
+            failure="deny",
+        )
+        outcomes = []
+        for answer in answers:
+            self.receiver.answers.append((200, answer.encode()))
+            asked = Deferred.fromCoroutine(asker.ask("publish", ALICE, "c-1", topic="a", payload=1))
+            asked.addErrback(lambda failure: str(failure.trap(Forbidden) and failure.value))
+            outcomes.append(self.successResultOf(asked))
+        self.assertEqual(
+            outcomes,
+            [
+                Verdict(),
+                "You are muted until noon",
+                Verdict(payload=b'{"text": "h*llo"}'),
+                Verdict(denied=("chat.staff",), reason="Staff only"),
+            ],
+        )
+        self.assertEqual(list(json.loads(question)), list(self.receiver.posted[0].json))
+
+    def test_metrics(self) -> None:
+        """The page lists every counter of webhooks and hooks, with its meaning."""
+        expected = [
+            [f"``{family.name}{'_total' * (family.type == 'counter')}``", family.documentation]
+            for family in Counters().collect()
+            if re.search("_(web)?hook_", family.name)
+        ]
+        self.assertEqual(self.table("Metrics"), expected)
+
+    def test_bounds(self) -> None:
+        """The numbers of the page are those of the code."""
+        text = " ".join(self.text.split())
+        for words in (
+            f"up to {BATCH_EVENTS} events or {webhook_delivery.BATCH_BYTES >> 10} KiB",
+            f"{webhook_delivery.MEMORY_BYTES >> 20} MiB of them in memory, "
+            f"{DISK_BYTES >> 30} GiB on disk",
+            f"was answered {webhook_delivery.MAX_REJECTIONS} times",
+            f"At most {MAX_UNDER_WAY} questions",
+            f"within {webhook_delivery.TIMEOUT:g} seconds",
+            f"at most {MAX_REASON} characters",
+        ):
+            self.assertIn(words, text)
