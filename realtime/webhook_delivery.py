@@ -198,8 +198,9 @@ class Delivery:
         self._count(1)
         self._new.append(Event(self._clock.seconds(), body))
         if self._storing is None:
+            # At the turn's end, with all that the turn has brought.
             self._storing = Deferred()
-            Deferred.fromCoroutine(self._store()).addErrback(self._broke).addBoth(self._has_stored)
+            self._clock.callLater(0, self._store)
 
     async def stop(self, seconds: float) -> None:
         """Take nothing more, post what waits, for so many seconds and while that succeeds."""
@@ -248,7 +249,11 @@ class Delivery:
 
     # -- into the queue ------------------------------------------------------------------------
 
-    async def _store(self) -> None:
+    def _store(self) -> None:
+        storing = Deferred.fromCoroutine(self._store_all())
+        storing.addErrback(self._broke).addBoth(self._has_stored)
+
+    async def _store_all(self) -> None:
         while self._new:
             events, self._new = self._new, []
             try:

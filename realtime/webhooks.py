@@ -1,15 +1,11 @@
-"""Webhooks: what happens to connections and topics, told to a backend of the operator's.
-
-`Events` is what the heart sees of them: methods that are cheap, never wait and never raise, and
-a set of the events that are wanted, so that others cost it one look.
-"""
+"""Webhooks: what happens to connections and topics, told to a backend of the operator's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import count
 from secrets import token_hex
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Raw
 from msgspec.json import Encoder
@@ -31,41 +27,11 @@ EVENTS: Final = (
 MAX_VACANT: Final = 100_000
 
 
-class Events(Protocol):
-    """Who wants to know what happens on this node. `now` is Unix seconds."""
-
-    wants: frozenset[str]
-
-    def connected(self, identity: Identity, connection_id: str, now: float) -> None:
-        """A connection is open."""
-
-    def disconnected(self, identity: Identity, connection_id: str, code: int, now: float) -> None:
-        """A connection has ended, and with it its subscriptions; 1006 without a Close frame."""
-
-    def subscribed(
-        self, identity: Identity, connection_id: str, topics: Sequence[str], now: float
-    ) -> None:
-        """A connection has subscribed to topics and patterns."""
-
-    def unsubscribed(
-        self, identity: Identity, connection_id: str, topics: Sequence[str], now: float
-    ) -> None:
-        """An open connection has left topics and patterns."""
-
-    def published(self, publication: Publication) -> None:
-        """A publication was accepted."""
-
-    def occupied(self, topic: str) -> None:
-        """A topic has its first subscriber here; patterns are ignored."""
-
-    def vacated(self, topic: str) -> None:
-        """A topic has no subscriber here any more; patterns are ignored."""
-
-
 class Webhooks:
-    """The `Events` that are posted. A topic is vacated once it has been so for `debounce` seconds.
+    """The `interfaces.Events` that are posted.
 
-    Of one that is occupied again before, nothing is told.
+    A topic is vacated once it has been so for `debounce` seconds; of one that is occupied again
+    before, nothing is told.
     """
 
     def __init__(
@@ -102,31 +68,31 @@ class Webhooks:
     # -- Events --------------------------------------------------------------------------------
 
     def connected(self, identity: Identity, connection_id: str, now: float) -> None:
-        """See `Events.connected`."""
+        """See `interfaces.Events.connected`."""
         if "connect" in self.wants:
             self._put("connect", int(now * 1000), **who(identity, connection_id))
 
     def disconnected(self, identity: Identity, connection_id: str, code: int, now: float) -> None:
-        """See `Events.disconnected`."""
+        """See `interfaces.Events.disconnected`."""
         if "disconnect" in self.wants:
             self._put("disconnect", int(now * 1000), **who(identity, connection_id), code=int(code))
 
     def subscribed(
         self, identity: Identity, connection_id: str, topics: Sequence[str], now: float
     ) -> None:
-        """See `Events.subscribed`."""
+        """See `interfaces.Events.subscribed`."""
         if "subscribe" in self.wants and topics:
             self._put("subscribe", int(now * 1000), **who(identity, connection_id), topics=topics)
 
     def unsubscribed(
         self, identity: Identity, connection_id: str, topics: Sequence[str], now: float
     ) -> None:
-        """See `Events.unsubscribed`."""
+        """See `interfaces.Events.unsubscribed`."""
         if "unsubscribe" in self.wants and topics:
             self._put("unsubscribe", int(now * 1000), **who(identity, connection_id), topics=topics)
 
     def published(self, publication: Publication) -> None:
-        """See `Events.published`."""
+        """See `interfaces.Events.published`."""
         if "publish" in self.wants:
             # As the bytes received: numbers keep their precision.
             more: dict[str, Any] = {"payload": Raw(publication.payload)}
@@ -142,14 +108,14 @@ class Webhooks:
             )
 
     def occupied(self, topic: str) -> None:
-        """See `Events.occupied`."""
+        """See `interfaces.Events.occupied`."""
         if is_pattern(topic):
             return
         if self._vacant.pop(topic, None) is None and "occupied" in self.wants:
             self._put("occupied", int(self._clock.seconds() * 1000), topic=topic)
 
     def vacated(self, topic: str) -> None:
-        """See `Events.vacated`."""
+        """See `interfaces.Events.vacated`."""
         if is_pattern(topic) or self.wants.isdisjoint(("occupied", "vacated")):
             return
         self._vacant[topic] = self._clock.seconds()
