@@ -45,7 +45,7 @@ from realtime.handlers import (
     topic_namespace,
     unsubscribe,
 )
-from realtime.interfaces import Transport
+from realtime.interfaces import Gatekeeper, Transport
 from realtime.limits import TokenBucket
 from realtime.model import Identity, Namespace, Position
 from realtime.node import Node
@@ -77,6 +77,7 @@ class ClientPolicy:
     max_reply: int
     on_token_expiry: Literal["close", "keep"]
     authenticate: Callable[[str], Identity]
+    hooks: Gatekeeper | None = None
 
 
 class Client:
@@ -88,25 +89,25 @@ class Client:
         "_excess",
         "_malformed",
         "_next_ping",
-        "_node",
-        "_policy",
         "_rates",
-        "_transport",
         "_warned",
         "heard",
         "identity",
+        "node",
         "number",
+        "policy",
         "send",
         "topics",
+        "transport",
     )
     _log = Logger()
 
     def __init__(
         self, node: Node, policy: ClientPolicy, transport: Transport, identity: Identity
     ) -> None:
-        self._node = node
-        self._policy = policy
-        self._transport = transport
+        self.node = node
+        self.policy = policy
+        self.transport = transport
         self._bucket = TokenBucket(policy.message_rate, policy.message_burst)
         self._malformed: TokenBucket | None = None
         self._excess: TokenBucket | None = None
@@ -125,30 +126,25 @@ class Client:
     @property
     def connection_id(self) -> str:
         """Unique among all nodes."""
-        return f"{self._node.node_id}-{self.number:x}"
-
-    @property
-    def node(self) -> Node:
-        """See `Caller.node`."""
-        return self._node
+        return f"{self.node.node_id}-{self.number:x}"
 
     @property
     def max_subscriptions(self) -> int:
         """See `Caller.max_subscriptions`."""
-        return self._policy.max_subscriptions
+        return self.policy.max_subscriptions
 
     @property
     def max_reply(self) -> int:
         """See `Caller.max_reply`."""
-        return self._policy.max_reply
+        return self.policy.max_reply
 
     # -- the transport's side ----------------------------------------------------------------
 
     def open(self) -> None:
         """Join the node and welcome the client (DESIGN section 3)."""
-        policy = self._policy
+        policy = self.policy
         identity = self.identity
-        self._node.connect(self)
+        self.node.connect(self)
         self._schedule()
         welcome: dict[str, Any] = {
             "status": "connected",
@@ -165,23 +161,23 @@ class Client:
         for optional in ("session_id", "username"):
             if welcome[optional] is None:
                 del welcome[optional]
-        now = int(self._node.now() * 1000)
-        self._node.greet(self, encode_message("Status", welcome, now))
+        now = int(self.node.now() * 1000)
+        self.node.greet(self, encode_message("Status", welcome, now))
 
     def mute(self) -> None:
         """Deliver nothing more: the transport is closing."""
         self.send = len
-        self._node.deadlines.cancel(self, self._due)
-        self._node.leave(self)
+        self.node.deadlines.cancel(self, self._due)
+        self.node.leave(self)
 
-    def closed(self) -> None:
-        """Leave the node: the transport has ended."""
+    def closed(self, code: int) -> None:
+        """Leave the node: the transport has ended, with this close code."""
         self.mute()
-        self._node.disconnect(self)
+        self.node.disconnect(self, code)
 
     def receive(self, message: bytes) -> None:
         """Obey one command, given as UTF-8."""
-        now = self._node.now()
+        now = self.node.now()
         wait = self._bucket.take(now)
         if wait:
             self.refuse(RateLimited(wait), read_id(message))
@@ -211,7 +207,7 @@ class Client:
 
     def charge(self) -> bool:
         """Count a frame that is no message; answer whether it is within the rate."""
-        now = self._node.now()
+        now = self.node.now()
         if self._bucket.take(now):
             self._exceed(now)
             return False
@@ -219,11 +215,11 @@ class Client:
 
     def spend(self, messages: float) -> None:
         """See `Caller.spend`."""
-        self._bucket.spend(messages, self._node.now())
+        self._bucket.spend(messages, self.node.now())
 
     def _exceed(self, now: float) -> None:
         if self._excess is None:
-            rate = max(FORGIVENESS, self._policy.message_rate)
+            rate = max(FORGIVENESS, self.policy.message_rate)
             self._excess = TokenBucket(rate, MAX_REFUSALS)
         if self._excess.take(now):
             self.close(CloseCode.RATE_LIMITED)
@@ -232,15 +228,15 @@ class Client:
 
     def unsent(self, data: bytes, sent: int) -> None:
         """See `Subscriber.unsent`."""
-        self._transport.unsent(data, sent)
+        self.transport.unsent(data, sent)
 
     def close(self, code: CloseCode) -> None:
         """End the connection; nothing is sent after the Close frame."""
-        self._transport.close(code)
+        self.transport.close(code)
 
     def on_deadline(self, tick: int) -> None:
         """See to heartbeat, silence and the token's expiry."""
-        policy = self._policy
+        policy = self.policy
         expires_at = self.identity.expires_at
         if tick >= expires_at and policy.on_token_expiry == "close":
             self.close(CloseCode.TOKEN_EXPIRED)
@@ -253,19 +249,19 @@ class Client:
             self.answer("Status", {"status": "token_expiring", "expires_at": int(expires_at)}, None)
         if tick >= self._next_ping:
             self._next_ping = tick + policy.heartbeat_interval
-            self._transport.ping()
+            self.transport.ping()
         # Writing may have ended the connection.
         if self.send is not len:
             self._schedule()
 
     def _schedule(self) -> None:
-        due = min(self._next_ping, self.heard + self._policy.client_timeout)
+        due = min(self._next_ping, self.heard + self.policy.client_timeout)
         expires_at = self.identity.expires_at
         if not self._warned:
             due = min(due, _second(expires_at - EXPIRY_NOTICE))
-        if self._policy.on_token_expiry == "close":
+        if self.policy.on_token_expiry == "close":
             due = min(due, _second(expires_at))
-        self._due = self._node.deadlines.schedule(self, due)
+        self._due = self.node.deadlines.schedule(self, due)
 
     # -- commands ----------------------------------------------------------------------------
 
@@ -273,15 +269,15 @@ class Client:
         data = command.data
         topic = data.topic
         identity = self.identity
-        namespace = self._node.lookup(topic)
+        namespace = self.node.lookup(topic)
         if type(namespace) is not Namespace:
-            namespace = topic_namespace(self._node, topic)
+            namespace = topic_namespace(self.node, topic)
         if namespace is None or not may_publish(identity, namespace, topic):
             raise forbidden("publish on", topic)
         if namespace.rate is not None or namespace.max_payload is not None:
             self._check_limits(namespace, data.payload, now)
         exclude = None if data.echo else self.connection_id
-        result = self._node.publish(
+        result = self.node.publish(
             topic, namespace, data.payload, identity.user_id, now, data.key, exclude
         )
         if result is None:
@@ -334,30 +330,31 @@ class Client:
             raise InvalidRequest(
                 "'target_user' cannot be empty", details={"field": "data.target_user"}
             )
-        delivered = self._node.direct(
-            data.target_user, data.payload, self.identity.user_id, self._node.now(), data.key
+        delivered = self.node.direct(
+            data.target_user, data.payload, self.identity.user_id, self.node.now(), data.key
         )
         if command.id is not None:
             self.answer("Ack", {"delivered": delivered}, command.id)
 
     def _ping(self, command: Ping) -> None:
-        data: dict[str, Any] = {"server_time": int(self._node.now() * 1000)}
+        data: dict[str, Any] = {"server_time": int(self.node.now() * 1000)}
         if command.data is not None and command.data.timestamp is not None:
             data["timestamp"] = command.data.timestamp
         self.answer("Pong", data, command.id)
 
     def _authenticate(self, command: Authenticate) -> None:
-        identity = self._policy.authenticate(command.data.token)
+        identity = self.policy.authenticate(command.data.token)
         if identity.user_id != self.identity.user_id:
             raise Forbidden("The token is another user's")
         # The hub has indexed the connection by its username, which therefore stays.
         self.identity = replace(identity, username=self.identity.username)
         self._warned = False
-        self._node.deadlines.cancel(self, self._due)
+        self.node.deadlines.cancel(self, self._due)
         self._schedule()
-        may = self._node.rules.may
-        for topic in [topic for topic in self.topics if not may(identity, "subscribe", topic)]:
-            self._node.unsubscribe(self, topic)
+        may = self.node.rules.may
+        lost = [topic for topic in self.topics if not may(identity, "subscribe", topic)]
+        self.node.unsubscribe_all(self, lost)
+        for topic in lost:
             self.tell(
                 "Status",
                 {"status": "unsubscribed", "topics": [topic], "reason": "permission"},
@@ -370,15 +367,15 @@ class Client:
 
     def tell(self, type: str, data: dict[str, Any], id: CommandId) -> None:
         """See `Caller.tell`."""
-        self._node.send(self, encode_message(type, data, int(self._node.now() * 1000), id))
+        self.node.send(self, encode_message(type, data, int(self.node.now() * 1000), id))
 
     def answer(self, type: str, data: dict[str, Any], id: CommandId) -> None:
         """See `Caller.answer`."""
-        self._node.reply(self, encode_message(type, data, int(self._node.now() * 1000), id))
+        self.node.reply(self, encode_message(type, data, int(self.node.now() * 1000), id))
 
     def refuse(self, error: RealtimeError, id: CommandId) -> None:
         """See `Caller.refuse`."""
-        self._node.counters.errors += 1
+        self.node.counters.errors += 1
         self.answer("Error", error_object(error), id)
 
 

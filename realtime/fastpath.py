@@ -163,7 +163,7 @@ class FastConnection(Connection):
         if data:
             self._feed(data)
         if node.hub.congested:
-            node.hub.hold(self.transport)
+            node.hub.hold(self)
 
     def _obey(self, client: Client, data: bytes) -> bytes:
         """Obey the plain frames that `data` begins with; answer what is for Autobahn."""

@@ -39,9 +39,7 @@ DENIAL_COST = 1.0
 class Caller(Peer, Protocol):
     """The client whose command it is."""
 
-    @property
-    def node(self) -> Node:
-        """The client's node."""
+    node: Node
 
     @property
     def max_subscriptions(self) -> int:
@@ -83,6 +81,8 @@ def subscribe(caller: Caller, command: Subscribe) -> None:
     for refusal in denied:
         caller.refuse(refusal, unanswered)
         unanswered = None
+    if taken:
+        caller.node.subscribed(caller, [entry["topic"] for entry in taken])
     if taken or not denied:
         caller.tell("Status", {"status": "subscribed", "topics": taken}, command.id)
 
@@ -128,8 +128,7 @@ def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) 
 def unsubscribe(caller: Caller, command: Unsubscribe) -> None:
     """Leave topics and patterns."""
     names = _names(caller, command.data.topics)
-    for name in names:
-        caller.node.unsubscribe(caller, name)
+    caller.node.unsubscribe_all(caller, names)
     caller.tell("Status", {"status": "unsubscribed", "topics": list(names)}, command.id)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from realtime.envelope import encode_broadcast
 from realtime.frames import text_frame
-from realtime.interfaces import Pausable, Subscriber
+from realtime.interfaces import Holdable, Subscriber
 from realtime.metrics import Counters
 from realtime.model import Publication
 from realtime.names import MAX_BYTES, username_key
@@ -71,7 +71,7 @@ class Hub(Generic[S]):
         self._turn = 0
         self._replies: dict[S, list[bytes]] = {}
         self._scheduled = False
-        self._held: dict[Pausable, None] = {}
+        self._held: dict[Holdable, None] = {}
 
     # -- connections -----------------------------------------------------------------------
 
@@ -305,11 +305,11 @@ class Hub(Generic[S]):
         if frames:
             _write(subscriber, b"".join(frames))
 
-    def hold(self, transport: Pausable) -> None:
-        """Pause a publisher's transport until the queue has drained."""
-        if transport not in self._held:
-            self._held[transport] = None
-            transport.pauseProducing()
+    def hold(self, publisher: Holdable) -> None:
+        """Read no more of a publisher until the queue has drained."""
+        if publisher not in self._held:
+            self._held[publisher] = None
+            publisher.hold()
 
     def flush(self) -> None:
         """Write all that is queued now, however long it takes."""
@@ -325,8 +325,8 @@ class Hub(Generic[S]):
         if self.congested and self._queue_bytes <= LOW_WATER:
             self.congested = False
             held, self._held = self._held, {}
-            for transport in held:
-                transport.resumeProducing()
+            for publisher in held:
+                publisher.release()
 
     def _write_slice(self) -> None:
         """Write what is queued, up to about `SLICE` writes; then the replies."""

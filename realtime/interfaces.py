@@ -6,13 +6,14 @@ an object of a higher one is a typing protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from realtime.errors import CloseCode
+from realtime.errors import CloseCode, RealtimeError
 from realtime.model import (
     HistoryPage,
     Identity,
@@ -69,6 +70,12 @@ class Transport(Protocol):
     def unsent(self, data: bytes, sent: int) -> None:
         """As `Subscriber.unsent`."""
 
+    def hold(self) -> None:
+        """Read nothing more until as many calls of `release` as of this."""
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+
     def ping(self) -> None:
         """Make the other side show that it is alive."""
 
@@ -76,14 +83,66 @@ class Transport(Protocol):
         """Start the closing handshake, which mutes the client."""
 
 
-class Pausable(Protocol):
-    """A transport whose reading can be held."""
+class Holdable(Protocol):
+    """A publisher whose reading can be held: see `Transport`."""
 
-    def pauseProducing(self) -> None:
+    def hold(self) -> None:
         """Stop reading."""
 
-    def resumeProducing(self) -> None:
+    def release(self) -> None:
         """Read on."""
+
+
+class Events(Protocol):
+    """Who wants to know what happens on this node. Cheap, never raises; `now` is Unix seconds."""
+
+    wants: frozenset[str]
+
+    def connected(self, identity: Identity, connection_id: str, now: float) -> None:
+        """A connection is open."""
+
+    def disconnected(self, identity: Identity, connection_id: str, code: int, now: float) -> None:
+        """A connection has ended, and with it its subscriptions; 1006 without a Close frame."""
+
+    def subscribed(
+        self, identity: Identity, connection_id: str, topics: Sequence[str], now: float
+    ) -> None:
+        """A connection has subscribed to topics and patterns."""
+
+    def unsubscribed(
+        self, identity: Identity, connection_id: str, topics: Sequence[str], now: float
+    ) -> None:
+        """An open connection has left topics and patterns."""
+
+    def published(self, publication: Publication) -> None:
+        """A publication was accepted."""
+
+    def occupied(self, topic: str) -> None:
+        """A topic has its first subscriber here; patterns are ignored."""
+
+    def vacated(self, topic: str) -> None:
+        """A topic has no subscriber here any more; patterns are ignored."""
+
+
+class Gatekeeper(Protocol):
+    """Who is asked before clients may do what is in `wants`: connect, subscribe, publish."""
+
+    wants: frozenset[str]
+
+    async def connect(self, identity: Identity) -> None:
+        """Return if a user may connect; raises `Forbidden` or `Unavailable`."""
+
+    async def subscribe(
+        self, identity: Identity, connection_id: str, topics: Sequence[str]
+    ) -> Mapping[str, RealtimeError]:
+        """Answer which topics and patterns a connection may not subscribe to, and why."""
+        ...
+
+    async def publish(
+        self, identity: Identity, connection_id: str, topic: str, payload: bytes | Raw
+    ) -> bytes | Raw:
+        """Answer what is to be published, JSON text; raises `Forbidden` or `Unavailable`."""
+        ...
 
 
 class IBroker(Interface):

@@ -6,11 +6,12 @@ was made; a direct message goes to the user's connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from secrets import token_hex
 
 from msgspec import Raw
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -18,7 +19,7 @@ from realtime.envelope import encode_direct_message, encode_message
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.hub import Hub
 from realtime.idempotency import Keys
-from realtime.interfaces import Deadline, IBroker, IPresence, Peer
+from realtime.interfaces import Deadline, Events, IBroker, IPresence, Peer
 from realtime.metrics import Counters
 from realtime.model import (
     Health,
@@ -53,7 +54,11 @@ class Node:
         deadlines: TimerWheel[Deadline],
         *,
         max_connections: int,
+        events: Events | None = None,
     ) -> None:
+        self._events = events
+        # Asked for every publication.
+        self._wants_publications = events is not None and "publish" in events.wants
         self._broker = broker
         self._presence = presence
         self.hub = hub
@@ -93,16 +98,20 @@ class Node:
         self.hub.add(peer)
         self.counters.active_connections += 1
         self.counters.total_connections += 1
+        if self._events is not None:
+            self._events.connected(peer.identity, peer.connection_id, self.now())
 
     def leave(self, peer: Peer) -> None:
         """Deliver nothing more to a connection; it may still be closing."""
         for name in self.hub.remove(peer):
-            self._broker.unsubscribe(name)
+            self._vacate(name)
         self._presence.leave_all(peer.connection_id)
 
-    def disconnect(self, peer: Peer) -> None:
-        """Forget a connection that has ended."""
+    def disconnect(self, peer: Peer, code: int) -> None:
+        """Forget a connection that has ended with a close code."""
         self.leave(peer)
+        if self._events is not None:
+            self._events.disconnected(peer.identity, peer.connection_id, code, self.now())
         self.counters.active_connections -= 1
         if self.counters.active_connections == 0:
             waiting, self._when_empty = self._when_empty, []
@@ -158,14 +167,30 @@ class Node:
         """Subscribe a connection to a permitted topic of a namespace, or to a pattern."""
         if self.hub.subscribe(peer, name):
             self._broker.subscribe(name)
+            if self._events is not None:
+                self._events.occupied(name)
         if namespace is not None and namespace.presence:
             self._presence.join(name, namespace, peer.connection_id, peer.identity)
 
-    def unsubscribe(self, peer: Peer, name: str) -> None:
-        """Undo `subscribe`."""
-        if self.hub.unsubscribe(peer, name):
-            self._broker.unsubscribe(name)
-        self._presence.leave(name, peer.connection_id)
+    def subscribed(self, peer: Peer, names: Sequence[str]) -> None:
+        """One command has subscribed a connection to all of these."""
+        if self._events is not None:
+            self._events.subscribed(peer.identity, peer.connection_id, names, self.now())
+
+    def unsubscribe_all(self, peer: Peer, names: Iterable[str]) -> None:
+        """Undo `subscribe` for each of some names that is subscribed to."""
+        left = [name for name in names if name in peer.topics]
+        for name in left:
+            if self.hub.unsubscribe(peer, name):
+                self._vacate(name)
+            self._presence.leave(name, peer.connection_id)
+        if self._events is not None and left:
+            self._events.unsubscribed(peer.identity, peer.connection_id, left, self.now())
+
+    def _vacate(self, name: str) -> None:
+        self._broker.unsubscribe(name)
+        if self._events is not None:
+            self._events.vacated(name)
 
     def publish(
         self,
@@ -184,7 +209,23 @@ class Node:
         publication = Publication(topic, payload, from_user, int(now * 1000), None, exclude)
         result = self._broker.publish(publication, namespace, key)
         self.counters.messages_received += 1
+        if self._wants_publications:
+            self._tell_of(publication, result)
         return result
+
+    def _tell_of(
+        self, publication: Publication, result: Position | Deferred[Position | None] | None
+    ) -> None:
+        """Tell of a publication, once it has been accepted."""
+        if isinstance(result, Deferred):
+
+            def accepted(position: Position | None) -> Position | None:
+                self._tell_of(publication, position)
+                return position
+
+            result.addCallback(accepted)
+        elif self._events is not None:
+            self._events.published(replace(publication, position=result))
 
     def history(
         self,

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from realtime.answers import cors_headers, whole_answer
+from realtime.asking import AskingClient
 from realtime.client import Client, ClientPolicy
 from realtime.errors import (
     CloseCode,
@@ -27,12 +27,16 @@ from realtime.errors import (
     RealtimeError,
 )
 from realtime.handshake import check_head, find_token
+from realtime.interfaces import Gatekeeper
 from realtime.model import Identity
 from realtime.node import Node
 from realtime.origins import Origins
+from realtime.send_queue import SendQueue
 
 _CLOSE_FRAME = 0x88
 _CONTINUATION = 0
+# The code of a connection that ended without a Close frame (RFC 6455 section 7.1.5).
+_NO_CLOSE_FRAME = 1006
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
     _identity: Identity | None = None
     _refusal: RealtimeError | None = None
     _deadline = 0
-    _queue: _Queue | None = None
+    _holds = 0
+    _queue: SendQueue | None = None
 
     # -- handshake ---------------------------------------------------------------------------
 
@@ -101,7 +106,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self._feed(data)
             hub = self.factory.node.hub
             if hub.congested:
-                hub.hold(self.transport)
+                hub.hold(self)
         elif self.state == self.STATE_CONNECTING:
             problem = check_head(self.data + data)
             if problem is None:
@@ -114,7 +119,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if self.state != self.STATE_CLOSED:
             super().dataReceived(data)
 
-    def onConnect(self, request: ConnectionRequest) -> str | None:
+    def onConnect(self, request: ConnectionRequest) -> Any:
         """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
         token, selected = find_token(request)
         try:
@@ -127,6 +132,26 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self._refusal = InternalError()
         if self._refusal is not None:
             raise ConnectionDeny(self._refusal.status, "refused")
+        hooks = self.factory.policy.hooks
+        if hooks is not None and "connect" in hooks.wants:
+            return Deferred.fromCoroutine(self._ask(hooks, selected))
+        return selected
+
+    async def _ask(self, hooks: Gatekeeper, selected: str | None) -> str | None:
+        """Admit whom the gatekeeper admits; meanwhile nothing is read."""
+        self.hold()
+        try:
+            assert self._identity is not None  # noqa: S101
+            await hooks.connect(self._identity)
+            self.factory.node.admit()
+        except RealtimeError as error:
+            self._refusal = error
+        except Exception:
+            self._log.failure("A WebSocket handshake failed")
+            self._refusal = InternalError()
+        self.release()
+        if self._refusal is not None or self.state != self.STATE_CONNECTING:
+            raise ConnectionDeny(403, "refused")
         return selected
 
     def failHandshake(
@@ -146,6 +171,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
 
     def _refuse(self, error: RealtimeError) -> None:
         self._refusal = error
+        if self.state == self.STATE_CLOSED:  # while the gatekeeper was asked
+            return
         counters = self.factory.node.counters
         counters.errors += 1
         counters.refused_connections += 1
@@ -161,7 +188,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         node = self.factory.node
         node.deadlines.cancel(self, self._deadline)
         self._watch_queue()
-        self.client = Client(node, self.factory.policy, self, self._identity)
+        self.client = self.factory.client(node, self.factory.policy, self, self._identity)
         self.client.open()
 
     # -- messages in -------------------------------------------------------------------------
@@ -248,8 +275,20 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         """Start the closing handshake; without an answer the connection is dropped."""
         self.sendCloseFrame(code=int(code), reasonUtf8=code.meaning.encode()[:123])
 
+    def hold(self) -> None:
+        """See `Transport.hold`."""
+        self._holds += 1
+        if self._holds == 1:
+            self.transport.pauseProducing()
+
+    def release(self) -> None:
+        """See `Transport.release`."""
+        self._holds -= 1
+        if self._holds == 0:
+            self.transport.resumeProducing()
+
     def _watch_queue(self) -> None:
-        self._queue = _Queue(self.factory.options.max_queue_bytes)
+        self._queue = SendQueue(self.factory.options.max_queue_bytes)
         self.transport.registerProducer(self._queue, True)
 
     # -- the end -----------------------------------------------------------------------------
@@ -285,39 +324,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         client = self.client
         if client is not None:
             self.client = None
-            client.closed()
-
-
-@implementer(IPushProducer)
-class _Queue:
-    """Counts what a transport holds back, by what any transport tells its producer."""
-
-    __slots__ = ("_free", "_limit", "_paused")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = limit
-        self._paused = False
-
-    def take(self, size: int) -> bool:
-        """Account for `size` bytes to write; answer whether there is room."""
-        if self._paused:
-            if size > self._free:
-                return False
-            self._free -= size
-        return True
-
-    def pauseProducing(self) -> None:
-        """The transport's buffer has filled."""
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        """The transport's buffer is empty again."""
-        self._paused = False
-        self._free = self._limit
-
-    def stopProducing(self) -> None:
-        """The connection is lost."""
+            client.closed(self.localCloseCode or self.remoteCloseCode or _NO_CLOSE_FRAME)
 
 
 class Factory(WebSocketServerFactory):  # type: ignore[misc]
@@ -340,6 +347,7 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         self._authenticate = policy.authenticate
         # A renewed token has to be as good as the one that was connected with.
         self.policy = replace(policy, authenticate=self.identify)
+        self.client = Client if policy.hooks is None else AskingClient
         self.options = options
         self.origins = origins
         self.setProtocolOptions(

@@ -20,10 +20,11 @@ FLOORS: tuple[str, ...] = (
     "accounts broker_memory database durable history_sqlite hub presence_memory sessions_sqlite"
     " hooks signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "node auth",
-    "client handlers",
-    "answers fastpath handshake http http_request page rest rest_sessions websocket",
+    "asking client handlers",
+    "answers fastpath handshake http http_request page rest rest_sessions send_queue websocket",
     "site",
-    "namespaces parse option_table settings options stores service check_config commands __main__",
+    "namespaces parse option_table settings options memory outgoing stores service check_config"
+    " commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -42,7 +43,8 @@ NEIGHBOURS = {
     "webhook_queue_sqlite": {"database", "webhook_delivery"},
     "webhooks": {"signed_post", "webhook_delivery"},
     "fastpath": {"websocket"},
-    "websocket": {"answers", "handshake"},
+    "websocket": {"answers", "handshake", "send_queue"},
+    "asking": {"client"},
     "client": {"handlers"},
     "rest": {"answers", "http_request", "page", "rest_sessions"},
     "rest_sessions": {"answers"},
@@ -52,7 +54,8 @@ NEIGHBOURS = {
     "option_table": {"parse"},
     "settings": {"namespaces", "option_table"},
     "options": {"option_table", "settings"},
-    "service": {"options", "settings", "stores"},
+    "outgoing": {"settings"},
+    "service": {"memory", "options", "settings", "stores"},
     "stores": {"settings"},
     "check_config": {"option_table", "settings", "stores"},
     "commands": {"check_config", "settings", "stores"},

@@ -139,7 +139,7 @@ class WelcomeTests(ClientTestCase):
         before = len(world.node.deadlines)
         client.open()
         self.assertEqual(transport.close_code, CloseCode.SLOW_CONSUMER)
-        client.closed()
+        client.closed(1000)
         self.assertEqual(len(world.node.deadlines), before)
         self.assertEqual(world.hub.connections(), [self.wire.client])
 
@@ -455,7 +455,7 @@ class BrokerTests(ClientTestCase):
         answers: list[Deferred[Position | None]] = [Deferred(), Deferred()]
         for answer in answers:
             self.say(answer, id=1)
-        self.wire.client.closed()
+        self.wire.client.closed(1000)
         answers[0].callback(None)
         answers[1].errback(Failure(Unavailable()))
         self.assertEqual(self.wire.read(), [])
@@ -503,7 +503,7 @@ class DirectMessageTests(ClientTestCase):
 
     def test_offline_and_unknown_look_alike(self) -> None:
         """Nobody there is no error: silence, or an Ack of none."""
-        self.world.connect("u2").client.closed()
+        self.world.connect("u2").client.closed(1000)
         for target in ("u2", "unknown", "x" * 1000, "\x00", " "):
             data = {"target_user": target, "payload": 1}
             self.assertEqual(self.wire.ask("DirectMessage", data), [])
@@ -581,7 +581,7 @@ class AuthenticateTests(ClientTestCase):
             self.renew(expires_at=START + 3600 * hours)
             self.renew(expires_at=START + 5)
             self.assertEqual(len(self.world.node.deadlines), 1)
-        self.wire.client.closed()
+        self.wire.client.closed(1000)
         self.assertEqual(len(self.world.node.deadlines), 0)
 
     def test_without_id(self) -> None:
@@ -663,7 +663,7 @@ class AuthenticateTests(ClientTestCase):
             self.assertEqual(
                 self.wire.ask("DirectMessage", data, id=1), [ack(1, delivered=delivered)]
             )
-        wire.client.closed()
+        wire.client.closed(1000)
         data = {"target_user": "bob", "payload": 1}
         self.assertEqual(self.wire.ask("DirectMessage", data, id=1), [ack(1, delivered=0)])
         self.world.connect("u3", username="bob")
@@ -849,9 +849,9 @@ class LivenessTests(ClientTestCase):
         self.world.pass_seconds(31)
         self.assertEqual(len(self.world.node.deadlines), 4)
         self.wire.client.close(CloseCode.FORCED)
-        others[0].client.closed()
+        others[0].client.closed(1000)
         self.assertEqual(len(self.world.node.deadlines), 2)
-        self.wire.client.closed()
+        self.wire.client.closed(1000)
         self.world.pass_seconds(60)
         self.assertEqual([w.close_code for w in others[1:]], [CloseCode.CLIENT_TIMEOUT] * 2)
         self.assertEqual(len(self.world.node.deadlines), 0)
@@ -936,7 +936,7 @@ class ExpiryTests(ClientTestCase):
         self.world.pass_seconds(40, lambda: (wire.heard(), self.wire.heard()))
         self.assertEqual(wire.close_code, CloseCode.SLOW_CONSUMER)
         self.assertEqual(len(self.world.node.deadlines), before - 1)
-        wire.client.closed()
+        wire.client.closed(1000)
         self.assertEqual(len(self.world.node.deadlines), before - 1)
 
 

@@ -272,7 +272,7 @@ class EquivalenceTests(SynchronousTestCase):
         receive = Client.receive
 
         def note(client: Client, message: bytes) -> None:
-            heard[id(client._node)].append(bytes(message))
+            heard[id(client.node)].append(bytes(message))
             receive(client, message)
 
         self.patch(Client, "receive", note)

@@ -443,7 +443,7 @@ class PresenceTests(HandlerTestCase):
             wire.ask("Subscribe", {"topics": ["kept.a"]})
         who = {"topic": "kept.a", "user_id": "u2"}
         self.assertEqual([(m["type"], m["data"]) for m in self.wire.read()], [("Join", who)])
-        others[0].client.closed()
+        others[0].client.closed(1000)
         others[1].ask("Unsubscribe", {"topics": ["kept.a"]})
         self.world.pass_seconds(4)
         self.assertEqual(self.wire.read(), [])

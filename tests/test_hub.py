@@ -134,14 +134,14 @@ class Producer:
         self.paused = False
         self.pauses = 0
 
-    def pauseProducing(self) -> None:
-        """See `Pausable`."""
+    def hold(self) -> None:
+        """See `Holdable`."""
         assert not self.paused, "paused twice"
         self.paused = True
         self.pauses += 1
 
-    def resumeProducing(self) -> None:
-        """See `Pausable`."""
+    def release(self) -> None:
+        """See `Holdable`."""
         assert self.paused
         self.paused = False
 

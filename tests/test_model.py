@@ -182,7 +182,7 @@ class Machine(RuleBasedStateMachine):
         self.collect(person)
         self.process(person, read)
         if person.open:
-            person.wire.client.closed()
+            person.wire.client.closed(1000)
         self.everybody.remove(person)
 
     @rule(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.errors import CloseCode, ServerFull, Unavailable
-from realtime.model import Health, Position
+from realtime.model import Health, Namespace, Permissions, Position
 from realtime.rules import DEFAULT
-from tests.support.peers import START, ScriptedBroker, Wire, World
+from tests.support.backends import Recorder
+from tests.support.peers import START, ScriptedBroker, Wire, World, identity_of
 
 
 class ConnectionTests(SynchronousTestCase):
@@ -24,7 +27,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertRaises(ServerFull, world.node.admit)
         wires[0].client.mute()
         self.assertRaises(ServerFull, world.node.admit)
-        wires[0].client.closed()
+        wires[0].client.closed(1000)
         world.node.admit()
 
     def test_refuses_while_draining(self) -> None:
@@ -41,7 +44,7 @@ class ConnectionTests(SynchronousTestCase):
         for _ in range(20):
             wire = world.connect()
             ids.add((wire.client.number, wire.client.connection_id))
-            wire.client.closed()
+            wire.client.closed(1000)
         self.assertEqual(len({number for number, _ in ids}), 20)
         self.assertEqual(len({name for _, name in ids}), 20)
         self.assertNotEqual(
@@ -55,9 +58,9 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(world.counters.active_connections, 2)
         first.client.mute()
         self.assertEqual(world.counters.active_connections, 2)
-        first.client.closed()
+        first.client.closed(1000)
         self.assertEqual(world.counters.active_connections, 1)
-        second.client.closed()
+        second.client.closed(1000)
         self.assertEqual(world.counters.active_connections, 0)
         self.assertEqual(world.counters.total_connections, 2)
         self.assertEqual(len(world.hub), 0)
@@ -119,7 +122,7 @@ class CloseAllTests(SynchronousTestCase):
         self.assertEqual([w.close_code for w in wires], [CloseCode.SERVICE_RESTART] * 3)
         for wire in wires:
             self.assertNoResult(done)
-            wire.client.closed()
+            wire.client.closed(1000)
         self.assertIsNone(self.successResultOf(done))
         world.settle()
 
@@ -133,10 +136,10 @@ class CloseAllTests(SynchronousTestCase):
         world = World()
         wire = world.connect()
         asked = [world.node.close_all(CloseCode.SERVICE_RESTART) for _ in range(2)]
-        wire.client.closed()
+        wire.client.closed(1000)
         for done in asked:
             self.assertIsNone(self.successResultOf(done))
-        world.connect().client.closed()
+        world.connect().client.closed(1000)
 
 
 class TopicTests(SynchronousTestCase):
@@ -167,8 +170,8 @@ class TopicTests(SynchronousTestCase):
         self.subscribe(self.second, "a")
         self.first.client.mute()
         self.assertEqual(self.broker.topics, ["a"])
-        self.first.client.closed()
-        self.second.client.closed()
+        self.first.client.closed(1000)
+        self.second.client.closed(1000)
         self.assertEqual(self.broker.topics, [])
 
     def test_publication_goes_down_and_comes_up(self) -> None:
@@ -226,6 +229,73 @@ class TopicTests(SynchronousTestCase):
         self.assertEqual(self.world.node.direct("u1", b"1", "u2", START), 2)
         self.assertEqual(self.world.node.direct("u7", b"1", "u2", START), 0)
         self.assertEqual(self.world.counters.messages_sent, 2)
+
+
+class EventTests(SynchronousTestCase):
+    """What an operator's backend is told."""
+
+    def test_in_order(self) -> None:
+        """Comings and goings, first and last subscribers, and what each command did."""
+        events = Recorder()
+        world = World(events=events, topics=(Namespace("closed", subscribe=frozenset()),))
+        first, second = world.connect("u1"), world.connect("u2")
+        first.ask("Subscribe", {"topics": ["a", "closed", "b.*"]})
+        second.ask("Subscribe", {"topics": ["a"]})
+        second.ask("Subscribe", {"topics": []})
+        first.ask("Unsubscribe", {"topics": ["b.*", "never"]})
+        first.ask("Unsubscribe", {"topics": ["never"]})
+        second.client.closed(1006)
+        first.client.close(CloseCode.FORCED)
+        first.client.closed(4501)
+        self.assertEqual(
+            events.take(),
+            [
+                ("connect", "u1"),
+                ("connect", "u2"),
+                ("occupied", "a"),
+                ("occupied", "b.*"),
+                ("subscribe", "u1", "a", "b.*"),
+                ("subscribe", "u2", "a"),
+                ("vacated", "b.*"),
+                ("unsubscribe", "u1", "b.*"),
+                ("disconnect", "u2", 1006),
+                ("vacated", "a"),
+                ("disconnect", "u1", 4501),
+            ],
+        )
+
+    def test_publications(self) -> None:
+        """Publications are told with their positions once they are accepted, if wanted."""
+        later: Deferred[Position | None] = Deferred()
+        events = Recorder("publish")
+        broker = ScriptedBroker()
+        world = World(broker, events=events)
+        answers: list[Any] = [None, Position(3, "e"), later]
+        broker.answer = lambda publication: answers.pop(0)
+        for payload in (b"1", b"2", b"3"):
+            world.node.publish("a", DEFAULT, payload, "u", START)
+        self.assertEqual(events.take(), [("publish", "a", b"1", None), ("publish", "a", b"2", 3)])
+        later.callback(Position(4, "e"))
+        self.assertEqual(events.take(), [("publish", "a", b"3", 4)])
+        answers.append(fail(Unavailable()))
+        result = world.node.publish("a", DEFAULT, b"4", "u", START)
+        assert isinstance(result, Deferred)
+        self.failureResultOf(result, Unavailable)
+        self.assertEqual(events.take(), [])
+        unwanted = Recorder()
+        World(events=unwanted).node.publish("a", DEFAULT, b"1", "u", START)
+        self.assertEqual(unwanted.take(), [])
+
+    def test_lost_permission(self) -> None:
+        """A renewed token's lost topics are left as by a command."""
+        events = Recorder()
+        world = World(events=events)
+        wire = world.connect("u1")
+        wire.ask("Subscribe", {"topics": ["a", "b"]})
+        world.tokens["new"] = identity_of("u1", permissions=Permissions(("a",), None))
+        events.take()
+        wire.ask("Authenticate", {"token": "new"})
+        self.assertEqual(events.take(), [("vacated", "b"), ("unsubscribe", "u1", "b")])
 
 
 class DeadlineTests(SynchronousTestCase):

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from realtime import hub
-from realtime.errors import CloseCode, TokenExpired
+from realtime.errors import CloseCode, Forbidden, TokenExpired, Unavailable
 from realtime.handshake import MAX_HEAD, SUBPROTOCOL
 from realtime.rules import DEFAULT
+from tests.support.backends import Gate, Recorder
 from tests.support.http import Answer
 from tests.support.peers import identity_of
 from tests.support.websocket import (
@@ -225,6 +226,49 @@ class Handshake:
             answer = self.rig(origins=origins).client().ask(head)
             self.assertIn(answer.status, (400, 401))
             self.assertEqual(answer.header("Access-Control-Allow-Origin"), allowed)
+
+    def test_gatekeeper(self) -> None:
+        """Where a gatekeeper is asked, who is allowed gets in then, and who is not is refused."""
+        gate = Gate("connect")
+        rig = self.rig(hooks=gate)
+        client = rig.client()
+        client.send(request_head() + command("Ping", id=1))
+        rig.wait(lambda: gate.asked)
+        self.assertEqual(gate.asked, [("connect", "alice")])
+        self.assertEqual((client.data, rig.counters.active_connections), (b"", 0))
+        client.send(command("Ping", id=2))
+        gate.answers.pop().callback(None)
+        self.assertEqual(client.answer().status, 101)
+        self.assertEqual(client.message()["data"]["status"], "connected")
+        self.assertEqual([client.message()["id"] for _ in range(2)], [1, 2])
+        for failure, status in ((Forbidden("no"), 403), (Unavailable(), 503)):
+            client = rig.client()
+            client.send(request_head())
+            rig.wait(lambda: gate.answers)
+            gate.answers.pop().errback(failure)
+            self.assertEqual(client.answer().status, status)
+
+    def test_gone_while_the_gatekeeper_is_asked(self) -> None:
+        """One who has gone, or is too late, is not let in by a belated answer."""
+        gate = Gate("connect")
+        rig = self.rig(hooks=gate)
+        gone, late = rig.client(), rig.client()
+        for client in (gone, late):
+            client.send(request_head())
+        rig.wait(lambda: len(gate.answers) == 2)
+        gone.reset()
+        rig.pass_seconds(12)
+        self.assertEqual(late.answer().status, 408)
+        for answer in gate.answers:
+            answer.callback(None)
+        rig.settle()
+        self.assertEqual((rig.counters.active_connections, len(rig.hub)), (0, 0))
+        client = rig.client()
+        client.send(request_head())
+        rig.wait(lambda: len(gate.answers) == 3)
+        rig.node.draining = True
+        gate.answers.pop().callback(None)
+        self.assertEqual(client.answer().status, 503)
 
     def test_full(self) -> None:
         """At capacity it is 503 SERVER_FULL with Retry-After, until somebody has left."""
@@ -985,6 +1029,28 @@ class Closing:
         self.successResultOf(done)
 
 
+class Ends:
+    """What is told of a connection's end."""
+
+    def test_codes(self) -> None:
+        """The code is that of the first Close frame, or 1006 where there was none."""
+        events = Recorder()
+        rig = self.rig(events=events)
+        for leave, code in (
+            (lambda client: client.send(close_frame(1000)), 1000),
+            (lambda client: client.send(close_frame(4321)), 4321),
+            (RawClient.abandon, 1006),
+            (RawClient.reset, 1006),
+            (lambda client: rig.node.revoke("user", "alice"), 4500),
+            (lambda client: client.send(frame(b"x", BINARY)), 1003),
+        ):
+            client = rig.connect()
+            self.assertEqual(events.take(), [("connect", "alice")])
+            leave(client)
+            rig.wait(lambda: not rig.counters.active_connections or rig.pass_seconds(3))
+            self.assertEqual(events.take(), [("disconnect", "alice", code)])
+
+
 class Order:
     """The order in which things reach a client."""
 
@@ -1227,4 +1293,4 @@ def kept(connection: Any) -> int:
     return size
 
 
-globals().update(on_every_path(Handshake, Frames, Life, Closing, Order, SlowConsumers))
+globals().update(on_every_path(Handshake, Frames, Life, Closing, Ends, Order, SlowConsumers))

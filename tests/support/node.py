@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from realtime.broker_memory import MemoryBroker
 from realtime.hub import Hub
-from realtime.interfaces import Deadline, IBroker
+from realtime.interfaces import Deadline, Events, IBroker
 from realtime.metrics import Counters
 from realtime.model import Namespace
 from realtime.node import Node
@@ -28,6 +28,7 @@ def make_node(
     topics: Sequence[Namespace] = (),
     strict: bool = False,
     grace: int = 5,
+    events: Events | None = None,
     kind: type[Node] = Node,
 ) -> Node:
     """Make a node, whose hub and counters are its own, on a clock that the test moves."""
@@ -43,4 +44,5 @@ def make_node(
         clock,
         deadlines,
         max_connections=max_connections,
+        events=events,
     )

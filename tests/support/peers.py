@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from realtime.client import Client, ClientPolicy
 from realtime.errors import CloseCode, InvalidToken
-from realtime.interfaces import IBroker
+from realtime.interfaces import Events, IBroker
 from realtime.model import Identity, Namespace, Permissions, Position, Publication
 from tests.support.node import make_node
 
@@ -75,6 +75,7 @@ class MemoryTransport:
         self.client: Client
         self.written = b""
         self.pings = 0
+        self.holds = 0
         self.close_code: CloseCode | None = None
         # Bytes that `send` still takes; what it refuses is a reason to end the connection.
         self.room = 1 << 30
@@ -91,6 +92,15 @@ class MemoryTransport:
     def unsent(self, data: bytes, sent: int) -> None:
         """End the connection: the other side is too slow."""
         self.close(CloseCode.SLOW_CONSUMER)
+
+    def hold(self) -> None:
+        """Read nothing more."""
+        self.holds += 1
+
+    def release(self) -> None:
+        """Undo `hold`."""
+        self.holds -= 1
+        assert self.holds >= 0
 
     def ping(self) -> None:
         """Count the pings."""
@@ -156,6 +166,7 @@ class World:
         topics: Sequence[Namespace] = (),
         strict: bool = False,
         grace: int = 5,
+        events: Events | None = None,
         **policy: Any,
     ) -> None:
         self.clock = Clock()
@@ -167,6 +178,7 @@ class World:
             topics=topics,
             strict=strict,
             grace=grace,
+            events=events,
         )
         self.counters = self.node.counters
         self.hub = self.node.hub

@@ -32,6 +32,7 @@ from twisted.web.http_headers import Headers
 from realtime.client import ClientPolicy
 from realtime.errors import InvalidToken
 from realtime.fastpath import FastConnection, call_soon_of
+from realtime.interfaces import Events
 from realtime.model import Identity, Namespace
 from realtime.origins import Origins
 from realtime.websocket import Connection, Factory, WebSocketOptions
@@ -325,6 +326,7 @@ class Rig:
         max_queue_bytes: int = 256 * 1024,
         send_buffer: int | None = None,
         topics: Sequence[Namespace] = (),
+        events: Events | None = None,
         **policy: Any,
     ) -> None:
         self.case = case
@@ -338,6 +340,7 @@ class Rig:
             call_soon=call_soon_of(self.reactor, quick),
             max_connections=max_connections,
             topics=topics,
+            events=events,
         )
         self.counters = self.node.counters
         self.hub = self.node.hub
@@ -400,7 +403,7 @@ class Rig:
     def served(self, user: str) -> Connection:
         """The server's end of a user's only connection."""
         (peer,) = self.hub.connections_of(user)
-        connection: Connection = peer._transport  # type: ignore[attr-defined]
+        connection: Connection = peer.transport  # type: ignore[attr-defined]
         return connection
 
     def held(self, connection: Connection) -> int:
