@@ -37,7 +37,7 @@ class MemoryBroker:
         self._deliver: Callable[[Publication], object] = _not_started
         self._announce: Callable[[str, bytes], object] = _not_started
         self._seconds = seconds
-        self._keys: Keys[Accepted] = Keys(limit=max_keys)
+        self._keys: Keys[Position | None, Accepted] = Keys(limit=max_keys)
         self._histories = Histories(_new_epoch, max_bytes=max_history_bytes)
         self._durable: DurableTopics | None = None
         if journal is not None:

@@ -83,7 +83,7 @@ class DurableTopics:
         self,
         journal: Journal,
         make_epoch: Callable[[], str],
-        keys: Keys[Accepted],
+        keys: Keys[Position | None, Accepted],
         seconds: Callable[[], float],
         *,
         max_bytes: int,

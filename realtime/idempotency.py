@@ -6,17 +6,17 @@ from collections import OrderedDict
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from realtime.interfaces import KEY_TTL
-from realtime.model import Position
 
 # Topic, user and key.
 Scope: TypeAlias = tuple[str, str, str]
+R = TypeVar("R")
 W = TypeVar("W")
 
 # Keys that are remembered; each takes about 400 bytes beside its text.
 MAX_KEYS: Final = 250_000
 
 
-class Keys(Generic[W]):
+class Keys(Generic[R, W]):
     """Keys of publications, for `KEY_TTL` seconds; above `limit` the oldest are forgotten.
 
     A key is under way from `begin` to `done` or `failed`, and gathers those who wait for it.
@@ -25,14 +25,14 @@ class Keys(Generic[W]):
     def __init__(self, *, limit: int = MAX_KEYS) -> None:
         self._limit = limit
         # The oldest first, as all are kept equally long.
-        self._done: OrderedDict[Scope, tuple[float, Position | None]] = OrderedDict()
+        self._done: OrderedDict[Scope, tuple[float, R]] = OrderedDict()
         self._under_way: dict[Scope, list[W]] = {}
 
     def __len__(self) -> int:
         """How many keys are remembered."""
         return len(self._done)
 
-    def find(self, scope: Scope, now: float) -> tuple[Position | None] | None:
+    def find(self, scope: Scope, now: float) -> tuple[R] | None:
         """What came of a key's publication, as a tuple of one; None where the key is new."""
         found = self._done.get(scope)
         if found is None or found[0] <= now:
@@ -47,11 +47,11 @@ class Keys(Generic[W]):
         """A key's publication is under way."""
         self._under_way[scope] = []
 
-    def done(self, scope: Scope, position: Position | None, now: float) -> list[W]:
+    def done(self, scope: Scope, result: R, now: float) -> list[W]:
         """A key's publication has been accepted; answer who waits for that."""
         done = self._done
         done.pop(scope, None)
-        done[scope] = (now + KEY_TTL, position)
+        done[scope] = (now + KEY_TTL, result)
         if len(done) > self._limit:
             done.popitem(last=False)
         return self._under_way.pop(scope, [])

@@ -75,7 +75,7 @@ class Node:
         self.deadlines = deadlines
         self._last_number = 0
         self._when_empty: list[Deferred[None]] = []
-        self._direct_keys: Keys[None] = Keys()
+        self._direct_keys: Keys[int, None] = Keys()
         broker.start(hub.deliver, hub.announce)
         presence.start(broker.announce)
 
@@ -146,6 +146,7 @@ class Node:
         Where there are many, each turn of the reactor serves some.
         """
         self.tick = int(self.now())
+        self._direct_keys.expire(self.now())
         due = self.deadlines.advance(self.tick, DEADLINES_A_TURN)
         for item in due:
             item.on_deadline(self.tick)
@@ -273,8 +274,8 @@ class Node:
         if key is not None:
             scope = (target_user, from_user, key)
             found = self._direct_keys.find(scope, now)
-            if found is not None and found[0] is not None:
-                return found[0].offset
+            if found is not None:
+                return found[0]
         self.counters.messages_received += 1
         targets = self.hub.connections_of(target_user)
         if targets:
@@ -282,7 +283,7 @@ class Node:
             self.hub.deliver_to(targets, message)
             self.counters.messages_sent += len(targets)
         if key is not None:
-            self._direct_keys.done(scope, Position(len(targets), ""), now)
+            self._direct_keys.done(scope, len(targets), now)
         return len(targets)
 
     def resend(self, peer: Peer, messages: Sequence[bytes]) -> None:

@@ -36,6 +36,7 @@ from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
 from realtime.options import Options
 from realtime.origins import Origins
+from realtime.outgoing import make_outgoing
 from realtime.presence_memory import MemoryPresence
 from realtime.rest import RestApi, ServerInfo
 from realtime.rules import Rules
@@ -49,6 +50,8 @@ from realtime.wheel import TimerWheel
 _log = Logger()
 
 HISTORY = "history.sqlite3"
+# Seconds that the last webhooks have when the server stops.
+OUTGOING_SECONDS = 2.0
 # Connections that may wait to be accepted.
 BACKLOG = 4096
 # File descriptors beyond the WebSockets': HTTP and silent connections, the databases, logs.
@@ -141,6 +144,7 @@ class RealtimeService(Service):
         deadlines: TimerWheel[Deadline] = TimerWheel(int(reactor.seconds()))
         self._rules = Rules(settings.topics, settings.strict_topics)
         self._broker = _make_broker(settings, state, reactor)
+        self._outgoing = make_outgoing(settings, state, counters, reactor)
         self.node = Node(
             self._broker,
             MemoryPresence(deadlines, reactor.seconds, grace=settings.presence_grace),
@@ -150,6 +154,7 @@ class RealtimeService(Service):
             reactor,
             deadlines,
             max_connections=settings.max_connections,
+            events=self._outgoing.events,
         )
         self._auth = Auth(
             tokens,
@@ -170,6 +175,7 @@ class RealtimeService(Service):
             max_reply=settings.max_queue_bytes // 2,
             on_token_expiry=settings.on_token_expiry,
             authenticate=self._auth.authenticate,
+            hooks=self._outgoing.hooks,
         )
         websocket = Factory(
             self.node,
@@ -257,6 +263,7 @@ class RealtimeService(Service):
         await self._stores.database.open()
         await self._auth.start()
         await self._broker.open(self._rules.namespace)
+        await self._outgoing.open()
         if not self.running:
             return
         self._ticks.start(1.0)
@@ -301,6 +308,7 @@ class RealtimeService(Service):
         if self._ticks.running:
             self._ticks.stop()
         await self._auth.stop()
+        await self._outgoing.stop(OUTGOING_SECONDS)
         await self._broker.stop()
         await self._stores.close()
 

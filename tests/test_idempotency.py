@@ -20,7 +20,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_remembers(self) -> None:
         """A key tells what came of its publication until `KEY_TTL` seconds are over."""
-        keys: Keys[str] = Keys()
+        keys: Keys[Position | None, str] = Keys()
         self.assertIsNone(keys.find(KEY, 0))
         keys.done(KEY, FIRST, 0)
         self.assertEqual(keys.find(KEY, KEY_TTL - 0.1), (FIRST,))
@@ -28,20 +28,20 @@ class KeysTests(SynchronousTestCase):
 
     def test_no_position(self) -> None:
         """That there was no position is an outcome, too."""
-        keys: Keys[str] = Keys()
+        keys: Keys[Position | None, str] = Keys()
         keys.done(KEY, None, 0)
         self.assertEqual(keys.find(KEY, 1), (None,))
 
     def test_scope(self) -> None:
         """A key of another topic or user is another key."""
-        keys: Keys[str] = Keys()
+        keys: Keys[Position | None, str] = Keys()
         keys.done(KEY, FIRST, 0)
         for other in (("b", "user_1", "k"), ("a", "user_2", "k"), ("a", "user_1", "l")):
             self.assertIsNone(keys.find(other, 1))
 
     def test_under_way(self) -> None:
         """Those who come while a key is under way are told of its end."""
-        keys: Keys[str] = Keys()
+        keys: Keys[Position | None, str] = Keys()
         self.assertIsNone(keys.waiting(KEY))
         keys.begin(KEY)
         waiting = keys.waiting(KEY)
@@ -54,7 +54,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_failure(self) -> None:
         """After a failure a key is as new."""
-        keys: Keys[str] = Keys()
+        keys: Keys[Position | None, str] = Keys()
         keys.begin(KEY)
         waiting = keys.waiting(KEY)
         assert waiting is not None
@@ -65,7 +65,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """Above the limit the oldest key is forgotten first."""
-        keys: Keys[str] = Keys(limit=2)
+        keys: Keys[Position | None, str] = Keys(limit=2)
         for number in range(3):
             keys.done(("a", "u", str(number)), FIRST, number)
         self.assertEqual(len(keys), 2)
@@ -73,7 +73,7 @@ class KeysTests(SynchronousTestCase):
 
     def test_expire(self) -> None:
         """What is over is forgotten, a bounded number at a time."""
-        keys: Keys[str] = Keys()
+        keys: Keys[Position | None, str] = Keys()
         for number in range(10):
             keys.done(("a", "u", str(number)), FIRST, number)
         keys.expire(KEY_TTL + 7, budget=5)
@@ -89,7 +89,7 @@ class KeysTests(SynchronousTestCase):
     )
     def test_model(self, steps: list[tuple[str, int]], limit: int) -> None:
         """Any run of calls answers as a plain list of what was done would."""
-        keys: Keys[str] = Keys(limit=limit)
+        keys: Keys[Position | None, str] = Keys(limit=limit)
         log: list[tuple[float, Scope, Position]] = []
         now = 0.0
         for number, (what, name) in enumerate(steps):
