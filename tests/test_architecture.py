@@ -55,7 +55,7 @@ NEIGHBOURS = {
     "settings": {"namespaces", "option_table"},
     "options": {"option_table", "settings"},
     "outgoing": {"settings"},
-    "service": {"memory", "options", "settings", "stores"},
+    "service": {"memory", "options", "outgoing", "settings", "stores"},
     "stores": {"settings"},
     "check_config": {"option_table", "settings", "stores"},
     "commands": {"check_config", "settings", "stores"},
