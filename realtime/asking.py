@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from msgspec import Raw
@@ -12,7 +13,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime.client import Client
-from realtime.envelope import BadCommand, Broadcast, Subscribe, decode_command, encode_json
+from realtime.envelope import (
+    BadCommand,
+    Broadcast,
+    Command,
+    CommandId,
+    Subscribe,
+    decode_command,
+    encode_json,
+)
 from realtime.errors import InternalError, RealtimeError
 from realtime.interfaces import Gatekeeper
 from realtime.model import Namespace
@@ -39,30 +48,37 @@ class AskingClient(Client):
         if self._waiting is not None:
             self._waiting.append(message)
             return
-        question = self._question(message)
-        if question is None:
+        try:
+            command = decode_command(message)
+        except BadCommand:
+            question = None
+        else:
+            question = self._question(command)
+        if question is None or not self._bucket.has_token(self.node.now()):
             super().receive(message)
             return
         self._waiting = deque()
         self.transport.hold()
-        asked = Deferred.fromCoroutine(question)
-        asked.addErrback(self._fail)
+        asked = Deferred.fromCoroutine(question())
+        asked.addErrback(self._fail, command.id)
         asked.addCallback(self._go_on)
 
-    def _question(self, message: bytes) -> Coroutine[Any, Any, None] | None:
+    def _question(self, command: Command) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """What has to be asked about a command, if anything."""
         hooks = self.policy.hooks
         assert hooks is not None  # noqa: S101
-        try:
-            command = decode_command(message)
-        except BadCommand:
-            return None
         if isinstance(command, Broadcast) and "publish" in hooks.wants:
-            namespace = self.node.lookup(command.data.topic)
-            if isinstance(namespace, Namespace) and may_publish(
-                self.identity, namespace, command.data.topic
+            data = command.data
+            namespace = self.node.lookup(data.topic)
+            if (
+                isinstance(namespace, Namespace)
+                and may_publish(self.identity, namespace, data.topic)
+                and (
+                    namespace.max_payload is None
+                    or len(bytes(data.payload)) <= namespace.max_payload
+                )
             ):
-                return self._ask_to_publish(hooks, command)
+                return partial(self._ask_to_publish, hooks, command)
         elif isinstance(command, Subscribe) and "subscribe" in hooks.wants:
             may = self.node.rules.may
             new = [
@@ -73,7 +89,7 @@ class AskingClient(Client):
                 and may(self.identity, "subscribe", name)
             ]
             if new and len(new) <= self.max_subscriptions:
-                return self._ask_to_subscribe(hooks, command, new)
+                return partial(self._ask_to_subscribe, hooks, command, new)
         return None
 
     async def _ask_to_publish(self, hooks: Gatekeeper, command: Broadcast) -> None:
@@ -105,9 +121,9 @@ class AskingClient(Client):
             command.data.topics = names
             super().receive(encode_json(command))
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure, id: CommandId) -> None:
         _log.failure("Asking about a command failed", failure)
-        self.refuse(InternalError(), None)
+        self.refuse(InternalError(), id)
 
     def _go_on(self, _: object) -> None:
         """Obey what has waited, up to the next question."""

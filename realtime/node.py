@@ -76,6 +76,7 @@ class Node:
         self._last_number = 0
         self._when_empty: list[Deferred[None]] = []
         self._direct_keys: Keys[int, None] = Keys()
+        self._told_keys: Keys[None, None] = Keys()
         broker.start(hub.deliver, hub.announce)
         presence.start(broker.announce)
 
@@ -146,7 +147,8 @@ class Node:
         Where there are many, each turn of the reactor serves some.
         """
         self.tick = int(self.now())
-        self._direct_keys.expire(self.now())
+        for keys in (self._direct_keys, self._told_keys):
+            keys.expire(self.now())
         due = self.deadlines.advance(self.tick, DEADLINES_A_TURN)
         for item in due:
             item.on_deadline(self.tick)
@@ -210,9 +212,19 @@ class Node:
         publication = Publication(topic, payload, from_user, int(now * 1000), None, exclude)
         result = self._broker.publish(publication, namespace, key)
         self.counters.messages_received += 1
-        if self._wants_publications:
+        if self._wants_publications and self._is_news(publication, key):
             self._tell_of(publication, result)
         return result
+
+    def _is_news(self, publication: Publication, key: str | None) -> bool:
+        """Whether a publication is not one that has been told of with the same key."""
+        if key is None:
+            return True
+        scope, now = (publication.topic, publication.from_user, key), self.now()
+        if self._told_keys.find(scope, now) is not None:
+            return False
+        self._told_keys.done(scope, None, now)
+        return True
 
     def _tell_of(
         self, publication: Publication, result: Position | Deferred[Position | None] | None

@@ -19,7 +19,10 @@ class AskingTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Connect, and one beside that does not ask."""
         self.gate = Gate("subscribe", "publish")
-        rules = (Namespace("closed", subscribe=frozenset(), publish=frozenset()),)
+        rules = (
+            Namespace("closed", subscribe=frozenset(), publish=frozenset()),
+            Namespace("small", max_payload=10),
+        )
         self.world = World(topics=rules, hooks=self.gate, max_subscriptions=5)
         transport = MemoryTransport()
         client = transport.client = AskingClient(
@@ -83,6 +86,16 @@ class PublishTests(AskingTestCase):
         self.assertEqual(outline(self.wire.read()[0])["code"], "INVALID_REQUEST")
         self.assertEqual(self.gate.asked, [])
 
+    def test_too_fast_or_too_large(self) -> None:
+        """What the limits refuse is not asked about."""
+        self.assertEqual(
+            outline(self.publish("x" * 9, topic="small")[0])["code"], "INVALID_REQUEST"
+        )
+        for _ in range(5):
+            self.wire.client.spend(1000)
+        self.assertEqual(outline(self.publish()[0])["code"], "RATE_LIMITED")
+        self.assertEqual(self.gate.asked, [])
+
     def test_order(self) -> None:
         """What comes after waits, in order, and nothing is read meanwhile."""
         for number in range(3):
@@ -102,7 +115,7 @@ class PublishTests(AskingTestCase):
         self.wire.say("Ping", id=2)
         replies = self.deny(ZeroDivisionError("secret"))
         self.assertEqual([m["type"] for m in replies], ["Error", "Pong"])
-        self.assertEqual(outline(replies[0])["code"], "INTERNAL_ERROR")
+        self.assertEqual(outline(replies[0]), error("INTERNAL_ERROR", {}, 1))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_end(self) -> None:

@@ -275,6 +275,10 @@ class EventTests(SynchronousTestCase):
         for payload in (b"1", b"2", b"3"):
             world.node.publish("a", DEFAULT, payload, "u", START)
         self.assertEqual(events.take(), [("publish", "a", b"1", None), ("publish", "a", b"2", 3)])
+        for _ in range(2):
+            answers.append(Position(9, "e"))
+            world.node.publish("a", DEFAULT, b"9", "u", START, "key")
+        self.assertEqual(events.take(), [("publish", "a", b"9", 9)])
         later.callback(Position(4, "e"))
         self.assertEqual(events.take(), [("publish", "a", b"3", 4)])
         answers.append(fail(Unavailable()))
