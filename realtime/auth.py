@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from realtime.accounts import Accounts
 from realtime.addresses import network_of
 from realtime.errors import Forbidden, InvalidCredentials, InvalidToken, NotFound, RateLimited
+from realtime.interfaces import ISessions
 from realtime.limits import KeyedLimiter
 from realtime.model import Identity, User
 from realtime.names import ADMIN_ROLE, MAX_BYTES, is_name, username_key
-from realtime.sessions_sqlite import Sessions
 from realtime.tokens import Tokens
 
 
@@ -73,7 +73,7 @@ class Auth:
         self,
         tokens: Tokens,
         accounts: Accounts,
-        sessions: Sessions,
+        sessions: ISessions,
         clock: IReactorTime,
         on_revoked: Callable[[str, str], object],
         *,
@@ -99,7 +99,7 @@ class Auth:
     def authenticate(self, token: str) -> Identity:
         """Answer whose access token this is; raises `InvalidToken` or `TokenExpired`."""
         identity, issued_at = self._tokens.read_access(token)
-        if self._sessions.revocations.is_revoked(identity, issued_at):
+        if self._sessions.is_revoked(identity, issued_at):
             raise InvalidToken("The session has ended.")
         return identity
 

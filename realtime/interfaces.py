@@ -22,6 +22,7 @@ from realtime.model import (
     Position,
     PresencePage,
     Publication,
+    Session,
 )
 
 # Seconds for which the key of a publication is remembered.
@@ -220,3 +221,54 @@ class IPresence(Interface):
 
     async def set_state(topic: str, user_id: str, state: bytes | None) -> Member | None:
         """Set a present user's state, JSON text, or clear it; None where they are not present."""
+
+
+class ISessions(Interface):
+    """Logins, and whose tokens are refused before they expire. Times are Unix seconds.
+
+    What has been ended on one node is refused there at once, and on all within two seconds;
+    sessions and refusals outlive every process. Methods raise `Unavailable` when the store is
+    out of reach.
+    """
+
+    async def start(listener: Callable[[str, str], object]) -> None:
+        """Begin; `listener` is told kind ("session" or "user") and id of all that is revoked."""
+
+    async def stop() -> None:
+        """End what `start` began. May be called twice."""
+
+    def is_revoked(identity: Identity, issued_at: float) -> bool:
+        """Whether a token issued at `issued_at` is refused: its session, or all of its time."""
+
+    async def create(
+        user_id: str, *, refresh_id: str, access_until: float, since: float | None = None
+    ) -> Session:
+        """Begin a session whose refresh token has the jti `refresh_id`.
+
+        `access_until` is when its access token can last be used. Raises `InvalidCredentials`
+        when the user was removed, disabled or revoked after `since`, when the password was seen.
+        """
+
+    async def get(session_id: str) -> Session | None:
+        """A session that has neither ended nor expired."""
+
+    async def renew(
+        session_id: str,
+        user_id: str,
+        refresh_id: str,
+        *,
+        access_until: float,
+        next_refresh_id: str | None = None,
+    ) -> None:
+        """Count a use of the refresh token `refresh_id`, and replace it where a next is given.
+
+        Raises `InvalidToken` when the session is over. A refresh token that was replaced has
+        been stolen, or its thief has been here before: its session ends.
+        """
+
+    async def end(session_id: str, *, access_until: float | None = None) -> bool:
+        """End a session and refuse its access tokens; answer whether there was one.
+
+        Its tokens are refused up to `access_until` at least; that is how the session of another
+        issuer, which is not stored here, is ended.
+        """

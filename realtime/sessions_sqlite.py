@@ -14,9 +14,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from realtime.database import Damaged, Database, add_revocation
 from realtime.errors import ConfigurationError, InvalidCredentials, InvalidToken, Unavailable
+from realtime.interfaces import ISessions
 from realtime.model import Identity, Session
 from realtime.names import new_session_id
 
@@ -63,8 +65,9 @@ class Revocations:
         self._users = {id: (at, e) for id, (at, e) in self._users.items() if e > now}
 
 
+@implementer(ISessions)
 class Sessions:
-    """Logins. `session_ttl` is how long one lasts after its last refresh token was issued."""
+    """See `ISessions`. One lasts `session_ttl` seconds after its last refresh token was issued."""
 
     def __init__(self, db: Database, clock: IReactorTime, *, session_ttl: float) -> None:
         self.revocations = Revocations()
@@ -79,18 +82,22 @@ class Sessions:
         self._stopped: Deferred[LoopingCall] | None = None
 
     async def start(self, listener: Listener) -> None:
-        """Load the revocations, then tell `listener` of each new one. Raises `Unavailable`."""
+        """See `ISessions.start`."""
         await self.poll()
         self._listener = listener
         self._stopped = self._loop.start(POLL_SECONDS, now=False)
 
     async def stop(self) -> None:
-        """End polling. May be called twice."""
+        """See `ISessions.stop`."""
         if self._loop.running:
             self._loop.stop()
         stopped, self._stopped = self._stopped, None
         if stopped is not None:
             await stopped
+
+    def is_revoked(self, identity: Identity, issued_at: float) -> bool:
+        """See `ISessions.is_revoked`."""
+        return self.revocations.is_revoked(identity, issued_at)
 
     async def poll(self) -> None:
         """Take in what this and other processes have revoked."""
@@ -102,11 +109,7 @@ class Sessions:
     async def create(
         self, user_id: str, *, refresh_id: str, access_until: float, since: float | None = None
     ) -> Session:
-        """Begin a session whose refresh token has the jti `refresh_id`.
-
-        `access_until` is when its access token can last be used. Raises `InvalidCredentials`
-        when the user was removed, disabled or revoked after `since`, when the password was seen.
-        """
+        """See `ISessions.create`."""
         now = self._clock.seconds()
         session = Session(new_session_id(), user_id, now, now + self._session_ttl)
         since = now if since is None else since
@@ -116,7 +119,7 @@ class Sessions:
         return session
 
     async def get(self, session_id: str) -> Session | None:
-        """Answer a session that has neither ended nor expired."""
+        """See `ISessions.get`."""
         return await self._db.read(_select, session_id, self._clock.seconds())
 
     async def renew(
@@ -128,11 +131,7 @@ class Sessions:
         access_until: float,
         next_refresh_id: str | None = None,
     ) -> None:
-        """Count a use of the refresh token `refresh_id`, and replace it where a next is given.
-
-        Raises `InvalidToken` when the session is over. A refresh token that was replaced has
-        been stolen, or its thief has been here before: its session ends.
-        """
+        """See `ISessions.renew`."""
         now = self._clock.seconds()
         expires_at = now + self._session_ttl
         outcome = await self._db.run(
@@ -150,11 +149,7 @@ class Sessions:
             raise InvalidToken("The session has ended.")
 
     async def end(self, session_id: str, *, access_until: float | None = None) -> bool:
-        """End a session and refuse its access tokens; answer whether there was one.
-
-        Its tokens are refused up to `access_until` at least; that is how the session of another
-        issuer, which is not stored here, is ended.
-        """
+        """See `ISessions.end`."""
         rows = await self._db.run(_end, session_id, self._clock.seconds(), access_until)
         for row in rows:
             self._apply(*row)

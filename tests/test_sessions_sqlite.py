@@ -9,15 +9,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from realtime.errors import ConfigurationError, InvalidCredentials, InvalidToken
-from realtime.model import Identity
+from realtime.errors import ConfigurationError, InvalidCredentials
 from realtime.sessions_sqlite import POLL_SECONDS, PURGE_SECONDS, Revocations, Sessions
 from tests.support.identity import PASSWORD, START, IdentityKit, make_identity
-
-
-def identity(user_id: str, session_id: str | None) -> Identity:
-    """Make an identity of which only the ids matter."""
-    return Identity(user_id, None, frozenset(), session_id, 0.0)
+from tests.support.sessions import SessionsContract, identity
 
 
 class RevocationsTests(SynchronousTestCase):
@@ -61,22 +56,15 @@ def count(connection: sqlite3.Connection) -> tuple[int, int]:
     return row
 
 
-class SessionsTests(TestCase):
+class SessionsTests(SessionsContract, TestCase):
     """Sessions in a database, and a second process on the same file."""
 
     async def setUp(self) -> None:
         self.kit = await make_identity(self)
         self.clock = self.kit.clock
         self.sessions = self.kit.sessions
+        self.revoked = self.kit.revoked
         self.user_id = (await self.kit.accounts.create("alice", PASSWORD)).user_id
-
-    async def begin(self, refresh_id: str = "r1", **more: float) -> str:
-        """Begin a session; answer its id."""
-        until = self.clock.seconds() + 3700
-        session = await self.sessions.create(
-            self.user_id, refresh_id=refresh_id, access_until=until, **more
-        )
-        return session.session_id
 
     async def other_process(self) -> IdentityKit:
         """Open the same file a second time."""
@@ -88,30 +76,13 @@ class SessionsTests(TestCase):
         await self.kit.database.read(lambda c: None)
         await self.kit.database.read(lambda c: None)
 
-    def refuses(self, session_id: str | None, issued_at: float = 0.0) -> bool:
-        """Whether a token of the user is refused."""
-        revocations = self.sessions.revocations
-        return revocations.is_revoked(identity(self.user_id, session_id), issued_at)
+    async def remove_user(self) -> None:
+        """See `SessionsContract`."""
+        await self.kit.accounts.remove(self.user_id)
 
-    async def test_create_and_get(self) -> None:
-        """A session is there until it expires."""
-        session_id = await self.begin()
-        session = await self.sessions.get(session_id)
-        assert session is not None
-        self.assertEqual((session.user_id, session.created_at), (self.user_id, START))
-        self.assertEqual(session.expires_at, START + 30 * 86400)
-        self.clock.advance(30 * 86400)
-        self.assertIsNone(await self.sessions.get(session_id))
-
-    async def test_end(self) -> None:
-        """An ended session is gone, refused at once, and told of once."""
-        session_id = await self.begin()
-        self.assertTrue(await self.sessions.end(session_id))
-        self.assertIsNone(await self.sessions.get(session_id))
-        self.assertTrue(self.refuses(session_id))
-        await self.tick()
-        self.assertFalse(await self.sessions.end(session_id))
-        self.assertEqual(self.kit.revoked, [("session", session_id)])
+    async def change_password(self) -> None:
+        """See `SessionsContract`."""
+        await self.kit.accounts.set_password(self.user_id, "battery staple")
 
     async def test_restart(self) -> None:
         """Sessions and revocations outlive the process; old revocations are not told again."""
@@ -161,62 +132,6 @@ class SessionsTests(TestCase):
         self.assertFalse(self.refuses(None, self.clock.seconds() + 1))
         self.assertIsNone(await self.sessions.get(session_id))
 
-    async def test_removed_user(self) -> None:
-        """A removed user's sessions end, and no other can begin."""
-        session_id = await self.begin()
-        await self.kit.accounts.remove(self.user_id)
-        await self.tick()
-        self.assertTrue(self.refuses(session_id))
-        self.assertTrue(self.refuses(None, self.clock.seconds() + 99))
-        with self.assertRaises(InvalidCredentials):
-            await self.begin()
-
-    async def test_password_changed_during_login(self) -> None:
-        """A login that saw the former password begins no session."""
-        since = self.clock.seconds()
-        self.clock.advance(1)
-        await self.kit.accounts.set_password(self.user_id, "battery staple")
-        self.clock.advance(1)
-        with self.assertRaises(InvalidCredentials):
-            await self.begin(since=since)
-        await self.begin(since=self.clock.seconds())
-
-    async def test_renew(self) -> None:
-        """The refresh token may be used again and again; the session's end stays."""
-        session_id = await self.begin("r1")
-        for _ in range(3):
-            await self.sessions.renew(session_id, self.user_id, "r1", access_until=START + 9999)
-        session = await self.sessions.get(session_id)
-        self.assertEqual(session and session.expires_at, START + 30 * 86400)
-
-    async def test_renew_refused(self) -> None:
-        """An ended, expired, unknown or another's session is not renewed."""
-        ended, live = await self.begin("r1"), await self.begin("r1")
-        await self.sessions.end(ended)
-        for session_id, user_id in ((ended, self.user_id), ("x", self.user_id), (live, "user_x")):
-            with self.assertRaises(InvalidToken):
-                await self.sessions.renew(session_id, user_id, "r1", access_until=START + 9999)
-        self.clock.advance(30 * 86400)
-        with self.assertRaises(InvalidToken):
-            await self.sessions.renew(live, self.user_id, "r1", access_until=START + 9999)
-
-    async def test_rotation(self) -> None:
-        """A replaced refresh token that comes back ends the session."""
-        session_id = await self.begin("r1")
-        self.clock.advance(100)
-        until = START + 9999
-        await self.sessions.renew(
-            session_id, self.user_id, "r1", access_until=until, next_refresh_id="r2"
-        )
-        session = await self.sessions.get(session_id)
-        self.assertEqual(session and session.expires_at, START + 100 + 30 * 86400)
-        with self.assertRaises(InvalidToken):
-            await self.sessions.renew(session_id, self.user_id, "r1", access_until=until)
-        self.assertTrue(self.refuses(session_id))
-        self.assertEqual(self.kit.revoked, [("session", session_id)])
-        with self.assertRaises(InvalidToken):
-            await self.sessions.renew(session_id, self.user_id, "r2", access_until=until)
-
     async def test_retention(self) -> None:
         """Expired sessions and revocations leave the database and the memory."""
         ended = await self.begin()
@@ -233,15 +148,6 @@ class SessionsTests(TestCase):
         self.clock.advance(30 * 86400 + PURGE_SECONDS)
         await self.tick()
         self.assertEqual(await self.kit.database.read(count), (0, 0))
-
-    async def test_revocation_outlives_renewed_access(self) -> None:
-        """A session ended after a renewal is refused until its last access token has expired."""
-        session_id = await self.begin()
-        await self.sessions.renew(session_id, self.user_id, "r1", access_until=START + 50_000)
-        await self.sessions.end(session_id)
-        self.clock.advance(40_000)
-        await self.tick()
-        self.assertTrue(self.refuses(session_id))
 
     async def test_database_fails(self) -> None:
         """A poll that fails is tried again, and what was missed is seen then."""
