@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 MAX_BYTES = 255
 # Of patterns, which bounds what matching one topic can cost, whatever is subscribed to.
-MAX_PARTS = 16
-MAX_STARS = 4
+MAX_PARTS = 10
+MAX_STARS = 3
 
 # White space and control characters as Unicode has them, and the lone surrogates, which no
 # UTF-8 text can hold.  A part is anything else; `*` and `>` are refused apart.
