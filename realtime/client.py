@@ -275,7 +275,7 @@ class Client:
         if namespace is None or not may_publish(identity, namespace, topic):
             raise forbidden("publish on", topic)
         if namespace.rate is not None or namespace.max_payload is not None:
-            self._check_limits(namespace, data.payload, now)
+            self.check_limits(namespace, data.payload, "data.payload")
         exclude = None if data.echo else self.connection_id
         result = self.node.publish(
             topic, namespace, data.payload, identity.user_id, now, data.key, exclude
@@ -290,13 +290,13 @@ class Client:
         else:
             self._published(result, command)
 
-    def _check_limits(self, namespace: Namespace, payload: Raw, now: float) -> None:
-        """Hold a publication to its namespace's rate and size."""
+    def check_limits(self, namespace: Namespace, payload: Raw, field: str) -> None:
+        """See `Caller.check_limits`."""
         limit = namespace.max_payload
         if limit is not None and len(bytes(payload)) > limit:
             raise InvalidRequest(
                 f"A payload on this topic has at most {limit} bytes",
-                details={"field": "data.payload", "max_payload": limit},
+                details={"field": field, "max_payload": limit},
             )
         rate = namespace.rate
         if rate is not None:
@@ -306,7 +306,7 @@ class Client:
             bucket = rates.get(namespace.pattern)
             if bucket is None:
                 bucket = rates[namespace.pattern] = TokenBucket(rate, max(1.0, rate))
-            wait = bucket.take(now)
+            wait = bucket.take(self.node.now())
             if wait:
                 raise RateLimited(wait, "Too many publications on these topics")
 

@@ -29,8 +29,9 @@ MAX_PAGE = 1000
 MAX_STATE = 1024
 # Bytes that a publication has beside its payload, about.
 ENVELOPE = 200
-# Topics that one command may name, unless more subscriptions are allowed; what a topic costs, in
-# messages of the rate limit, and what one that is denied costs, which has an Error of its own.
+# Topics that one command may name, unless more subscriptions are allowed; what a topic costs, or
+# an entry of an answer, in messages of the rate limit, and what one that is denied costs, which
+# has an Error of its own.
 MAX_TOPICS = 1000
 TOPIC_COST = 0.05
 DENIAL_COST = 1.0
@@ -57,6 +58,9 @@ class Caller(Peer, Protocol):
 
     def refuse(self, error: RealtimeError, id: CommandId) -> None:
         """Send an Error."""
+
+    def check_limits(self, namespace: Namespace, payload: Raw, field: str) -> None:
+        """Hold what goes to all of a topic to its namespace's rate and size; raises errors."""
 
     def spend(self, messages: float) -> None:
         """Charge what a command took beyond itself, in messages of the rate limit."""
@@ -121,6 +125,7 @@ def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) 
     missed = list(_within(page.publications, caller.max_reply))
     if len(missed) < len(page.publications):
         return False
+    caller.spend(len(missed) * TOPIC_COST)
     caller.node.resend(caller, [encode_broadcast(publication) for publication in missed])
     return True
 
@@ -148,6 +153,7 @@ def read_history(caller: Caller, command: History) -> None:
             "What followed this position is no longer all there", details={"topic": data.topic}
         )
     publications = list(_within(page.publications, caller.max_reply))
+    caller.spend(len(publications) * TOPIC_COST)
     answer = {
         "topic": data.topic,
         "publications": encode_entries(publications),
@@ -167,6 +173,7 @@ async def presence(caller: Caller, command: Presence) -> None:
     if data.state is UNSET:
         limit = min(data.limit, MAX_PAGE)
         page = await caller.node.present(topic, limit=limit, after=data.after)
+        caller.spend(len(page.members) * TOPIC_COST)
         answer = {
             "topic": topic,
             "users": page.users,
@@ -177,6 +184,7 @@ async def presence(caller: Caller, command: Presence) -> None:
             answer["after"] = page.after
         caller.answer("Presence", answer, command.id)
         return
+    caller.check_limits(namespace, data.state, "data.state")
     state = bytes(data.state)
     if len(state) > MAX_STATE:
         raise InvalidRequest(

@@ -315,6 +315,18 @@ class HistoryTests(HandlerTestCase):
         since = {"offset": 2, "epoch": self.history()["epoch"]}
         self.assertEqual(self.offsets(since=since), [3])
 
+    def test_pages_cost(self) -> None:
+        """Who reads long pages waits for it."""
+        self.make_world(message_rate=1, message_burst=3, topics=(Namespace(">", history_size=99),))
+        now = self.world.clock.seconds()
+        namespace = self.world.node.lookup("t")
+        assert isinstance(namespace, Namespace)
+        for _ in range(60):
+            self.world.node.publish("t", namespace, b"1", "u", now)
+        self.assertEqual(len(self.offsets(topic="t")), 60)
+        reply = self.wire.ask("Ping", id=1)
+        self.assert_refused(reply, "RATE_LIMITED", retry_after_ms=2000)
+
     def test_limit(self) -> None:
         """A page has at most so many, whatever is asked for."""
         self.make_world(topics=(Namespace(">", history_size=2000),), message_burst=5000)
@@ -483,6 +495,17 @@ class PresenceTests(HandlerTestCase):
             (reply,) = self.wire.ask("Presence", data, id=1)
             self.assertEqual(reply["type"], "Presence" if good else "Error")
         self.assert_refused([reply], "INVALID_REQUEST", field="data.state")
+
+    def test_state_is_limited_as_publications_are(self) -> None:
+        """A state, which all subscribers hear of, is held to the rate and size of its rule."""
+        limited = Namespace(">", presence=True, join_leave=True, rate=1, max_payload=5)
+        self.make_world(topics=(limited,))
+        self.wire.ask("Subscribe", {"topics": ["a"]})
+        reply = self.wire.ask("Presence", {"topic": "a", "state": "12345"}, id=1)
+        self.assert_refused(reply, "INVALID_REQUEST", field="data.state", max_payload=5)
+        self.wire.ask("Presence", {"topic": "a", "state": 1})
+        reply = self.wire.ask("Presence", {"topic": "a", "state": 2}, id=1)
+        self.assert_refused(reply, "RATE_LIMITED", retry_after_ms=1000)
 
     def test_none_is_kept(self) -> None:
         """Where the namespace does not ask for it nobody is present."""
