@@ -54,7 +54,7 @@ class AskingClient(Client):
             question = None
         else:
             question = self._question(command)
-        if question is None or not self._bucket.has_token(self.node.now()):
+        if question is None or not self.may_speak():
             super().receive(message)
             return
         self._waiting = deque()

@@ -213,6 +213,10 @@ class Client:
             return False
         return True
 
+    def may_speak(self) -> bool:
+        """Whether the rate allows a message now."""
+        return self._bucket.has_token(self.node.now())
+
     def spend(self, messages: float) -> None:
         """See `Caller.spend`."""
         self._bucket.spend(messages, self.node.now())

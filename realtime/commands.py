@@ -1,4 +1,4 @@
-"""`python -m realtime`: users, tokens and rules, also while a server runs on the same state."""
+"""`python -m realtime`: users, keys, tokens, rules; also while a server runs on the same state."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m realtime",
-        description="Manage the users of a realtime server, make tokens, explain rules.",
+        description="Manage users and API keys of a realtime server, make tokens, explain rules.",
     )
     parser.add_argument(
         "--state",
@@ -76,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("--role", action="append", metavar="R", help="a role; repeatable")
         action.set_defaults(run=run)
     actions.add_parser("list", help="list users").set_defaults(run=_list)
+
+    key = commands.add_parser("key", help="manage API keys of your own programs")
+    actions = key.add_subparsers(required=True, metavar="ACTION")
+    for name, help, run in (
+        ("add", "make an API key, which is printed this once", _add_key),
+        ("remove", "refuse an API key from now on", _remove_key),
+    ):
+        action = actions.add_parser(name, help=help, description=help)
+        action.add_argument("name", metavar="NAME")
+        action.set_defaults(run=run)
+    actions.add_parser("list", help="list API keys").set_defaults(run=_list_keys)
 
     token = commands.add_parser("token", help="print an access token for a user")
     token.add_argument("--user", required=True, dest="name", metavar="NAME")
@@ -168,6 +179,20 @@ async def _list(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
         created = datetime.fromtimestamp(user.created_at, UTC).date().isoformat()
         state = "  disabled" if user.disabled else ""
         print(f"{user.user_id}  {user.username}  {','.join(user.roles)}  {created}{state}")
+
+
+async def _add_key(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    print(await stores.keys.add(given.name))
+
+
+async def _remove_key(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    if not await stores.keys.remove(given.name):
+        raise NotFound(f"there is no key {given.name!r}")
+
+
+async def _list_keys(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+    for key in await stores.keys.list():
+        print(f"{key.name}  {datetime.fromtimestamp(key.created_at, UTC).date().isoformat()}")
 
 
 async def _token(

@@ -66,6 +66,13 @@ _UPGRADES: Final[tuple[tuple[str, ...], ...]] = (
         )""",
         "CREATE INDEX revocations_by_expiry ON revocations (expires)",
     ),
+    (
+        """CREATE TABLE api_keys (
+            name TEXT PRIMARY KEY,
+            key_hash TEXT NOT NULL UNIQUE,
+            created_at REAL NOT NULL
+        )""",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ subscribers get, so that numbers keep their precision.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from realtime.errors import InvalidRequest, RealtimeError
 from realtime.model import Publication
 
+T = TypeVar("T")
 CommandId: TypeAlias = str | int | None
 
 _encode = msgspec.json.encode
@@ -198,6 +199,21 @@ def decode_json(text: bytes) -> Any:
     """Decode JSON strictly: no NaN, no trailing text, no deep nesting. Raises `InvalidRequest`."""
     try:
         return _decode_any(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The body is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequest("The body is not JSON: it is nested too deeply") from None
+
+
+def decode_as(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode JSON as a structure. Raises `InvalidRequest` that names the field."""
+    try:
+        # Not by msgspec alone, which does not look into what is Raw.
+        return decoder.decode(text.decode("utf-8"))
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        field = path.rstrip("`").lstrip(".")
+        raise InvalidRequest(problem, details={"field": field} if field else None) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The body is not JSON: {error}") from None
     except RecursionError:

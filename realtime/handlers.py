@@ -122,7 +122,7 @@ def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) 
     page = caller.node.history(topic, namespace, since=since, limit=MAX_PAGE + 1)
     if page is None or len(page.publications) > MAX_PAGE:
         return False
-    missed = list(_within(page.publications, caller.max_reply))
+    missed = list(within(page.publications, caller.max_reply))
     if len(missed) < len(page.publications):
         return False
     caller.spend(len(missed) * TOPIC_COST)
@@ -152,7 +152,7 @@ def read_history(caller: Caller, command: History) -> None:
         raise Conflict(
             "What followed this position is no longer all there", details={"topic": data.topic}
         )
-    publications = list(_within(page.publications, caller.max_reply))
+    publications = list(within(page.publications, caller.max_reply))
     caller.spend(len(publications) * TOPIC_COST)
     answer = {
         "topic": data.topic,
@@ -240,16 +240,16 @@ def _readable(caller: Caller, topic: str, right: Right, act: str) -> Namespace:
     return namespace
 
 
-def topic_namespace(node: Node, topic: str) -> Namespace | None:
+def topic_namespace(node: Node, topic: str, field: str = "data.topic") -> Namespace | None:
     """The namespace of what has to be a topic; None where nobody may use it."""
     namespace = node.lookup(topic)
     if type(namespace) is str or (namespace is None and ("*" in topic or ">" in topic)):
         problem = namespace or "a topic cannot contain '*' or '>', which belong to patterns"
-        raise InvalidRequest(problem, details={"field": "data.topic"})
+        raise InvalidRequest(problem, details={"field": field})
     return namespace if isinstance(namespace, Namespace) else None
 
 
-def _within(publications: Iterable[Publication], size: int) -> Iterable[Publication]:
+def within(publications: Iterable[Publication], size: int) -> Iterable[Publication]:
     """The first of some publications: as many as `size` bytes hold, and one at least."""
     for number, publication in enumerate(publications):
         size -= ENVELOPE + len(bytes(publication.payload))

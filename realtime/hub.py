@@ -114,9 +114,13 @@ class Hub(Generic[S]):
         """All connections."""
         return list(self._connections.values())
 
-    def connection(self, number: int) -> S | None:
-        """The connection of that number."""
-        return self._connections.get(number)
+    def connection(self, connection_id: str) -> S | None:
+        """The connection of that id."""
+        try:
+            found = self._connections.get(int(connection_id.rpartition("-")[2], 16))
+        except ValueError:
+            return None
+        return found if found is not None and found.connection_id == connection_id else None
 
     def connections_of(self, user: str) -> list[S]:
         """The connections of a user, by id or, failing that, by username."""
@@ -261,9 +265,8 @@ class Hub(Generic[S]):
 
     def _without(self, members: dict[S, None], connection_id: str) -> dict[S, None]:
         """All of `members` but one connection."""
-        number = int(connection_id.rpartition("-")[2], 16)
-        excluded = self._connections.get(number)
-        if excluded not in members or excluded.connection_id != connection_id:
+        excluded = self.connection(connection_id)
+        if excluded is None or excluded not in members:
             return members
         rest = members.copy()
         del rest[excluded]

@@ -13,6 +13,7 @@ from secrets import token_hex
 MAX_BYTES = 255
 DEFAULT_ROLES = ("user", "subscriber")
 ADMIN_ROLE = "admin"
+SERVICE_ROLE = "service"
 
 _UNFIT = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from heapq import nsmallest
 from secrets import token_hex
 
 from msgspec import Raw
@@ -36,6 +37,8 @@ from realtime.wheel import TimerWheel
 
 # Deadlines served in one turn of the reactor, a few milliseconds of them.
 DEADLINES_A_TURN = 100
+# Topics looked at in one turn, where all are.
+TOPICS_A_TURN = 5000
 # Names that are looked up once only.
 CACHED_NAMES = 4096
 
@@ -270,6 +273,41 @@ class Node:
         """See `IPresence.set_state`."""
         member: Member | None = await self._presence.set_state(topic, user_id, state)
         return member
+
+    async def topics(self, prefix: str, after: str, limit: int) -> list[tuple[str, int]]:
+        """Topics that begin with `prefix` and follow `after`, with their numbers of subscribers."""
+        names = self.hub.topics()
+        found: list[str] = []
+        for start in range(0, len(names), TOPICS_A_TURN):
+            if start:
+                turn: Deferred[None] = Deferred()
+                self._clock.callLater(0, turn.callback, None)
+                await turn
+            part = names[start : start + TOPICS_A_TURN]
+            found += [name for name in part if name > after and name.startswith(prefix)]
+            found = nsmallest(limit, found)
+        return [(name, self.hub.subscribers(name)) for name in found]
+
+    def connections(self, user: str | None, after: str | None, limit: int) -> list[Peer]:
+        """Connections, of one user or all, the oldest first; those that follow `after`."""
+        peers = self.hub.connections() if user is None else self.hub.connections_of(user)
+        last = None if after is None else self.hub.connection(after)
+        first = peers.index(last) + 1 if last is not None and last in peers else 0
+        return peers[first : first + limit]
+
+    def end(self, connection_id: str) -> bool:
+        """Close a connection by force; answer whether there is one of that id."""
+        peer = self.hub.connection(connection_id)
+        if peer is not None:
+            peer.close(CloseCode.FORCED)
+        return peer is not None
+
+    def end_all(self, user: str) -> int:
+        """Close all connections of a user by force; answer how many."""
+        peers = self.hub.connections_of(user)
+        for peer in peers:
+            peer.close(CloseCode.FORCED)
+        return len(peers)
 
     def direct(
         self,

@@ -22,6 +22,7 @@ from werkzeug import exceptions
 from realtime import __version__
 from realtime.answers import SERVER, answer, answer_error, answer_json, cors_headers
 from realtime.auth import Auth
+from realtime.backends import Backends
 from realtime.client import SERVER_NAME
 from realtime.errors import (
     ConfigurationError,
@@ -36,7 +37,10 @@ from realtime.metrics import JSON, Metrics, negotiate
 from realtime.node import Node
 from realtime.origins import Origins
 from realtime.page import add_page
+from realtime.rest_connections import add_connections
+from realtime.rest_publish import add_publish
 from realtime.rest_sessions import add_sessions
+from realtime.rest_topics import add_topics
 
 FEATURES = (
     "websocket",
@@ -89,6 +93,7 @@ class RestApi:
         info: Callable[[], ServerInfo],
         origins: Origins,
         ws_resource: IResource,
+        backends: Backends | None = None,
     ) -> None:
         self._node = node
         self._metrics = metrics
@@ -107,6 +112,10 @@ class RestApi:
         for path, endpoint in routes.items():
             app.route(path, methods=["GET"], endpoint=path)(endpoint)
         add_sessions(app, auth)
+        if backends is not None:
+            add_publish(app, node, backends)
+            add_topics(app, node, backends)
+            add_connections(app, node, backends)
         add_page(app)
         self.resource: IResource = _Frame(app, origins, node)
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from klein import Klein
 from twisted.web.iweb import IRequest
-from werkzeug.http import parse_options_header
 
 from realtime.answers import answer_json
 from realtime.auth import Auth
 from realtime.envelope import decode_json
-from realtime.errors import InvalidRequest, InvalidToken
-
-_JSON = "application/json"
+from realtime.errors import InvalidRequest
+from realtime.rest_requests import bearer_token, read_json
 
 
 def add_sessions(app: Klein, auth: Auth) -> None:
@@ -65,34 +63,14 @@ class _Sessions:
 
     async def end(self, request: IRequest, session_id: str) -> None:
         """End a session."""
-        identity = self._auth.authenticate(_bearer_token(request))
+        identity = self._auth.authenticate(bearer_token(request))
         await self._auth.end_session(identity, session_id)
         request.setResponseCode(204)
 
 
-def _bearer_token(request: IRequest) -> str:
-    scheme, _, token = (request.getHeader("Authorization") or "").partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise InvalidToken("A token is needed: Authorization: Bearer <access_token>")
-    return token
-
-
 def _read_strings(request: IRequest, fields: Iterable[str]) -> list[str]:
     """The members of a JSON body that are needed, all strings; others are ignored."""
-    media_type, _ = parse_options_header(request.getHeader("Content-Type"))
-    if media_type.lower() != _JSON:
-        raise InvalidRequest(
-            f"The body has to be {_JSON}",
-            status=415,
-            headers={"Accept-Post": _JSON},
-            details={"field": "Content-Type"},
-        )
-    if request.requestHeaders.hasHeader("Content-Encoding"):
-        raise InvalidRequest(
-            "The body may not be encoded", status=415, details={"field": "Content-Encoding"}
-        )
-    body = decode_json(request.content.read())
+    body = decode_json(read_json(request))
     if not isinstance(body, dict):
         raise InvalidRequest("The body has to be a JSON object")
     for field in fields:

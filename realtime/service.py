@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from realtime import __version__
 from realtime.auth import Auth, LoginLimits
+from realtime.backends import Backends
 from realtime.broker_memory import MemoryBroker
 from realtime.client import ClientPolicy
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
@@ -196,6 +197,7 @@ class RealtimeService(Service):
             info=self._info,
             origins=origins,
             ws_resource=WebSocketResource(websocket),
+            backends=Backends(self._auth, self._stores.keys),
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)
@@ -262,6 +264,7 @@ class RealtimeService(Service):
         assert listening is not None  # noqa: S101
         await self._stores.database.open()
         await self._auth.start()
+        await self._stores.keys.start(self._reactor)
         await self._broker.open(self._rules.namespace)
         await self._outgoing.open()
         if not self.running:
@@ -308,6 +311,7 @@ class RealtimeService(Service):
         if self._ticks.running:
             self._ticks.stop()
         await self._auth.stop()
+        await self._stores.keys.stop()
         await self._outgoing.stop(OUTGOING_SECONDS)
         await self._broker.stop()
         await self._stores.close()

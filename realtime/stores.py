@@ -13,6 +13,7 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 
 from realtime.accounts import Accounts
+from realtime.api_keys import ApiKeys
 from realtime.database import Database, Workers
 from realtime.errors import ConfigurationError
 from realtime.passwords import Hasher
@@ -62,11 +63,12 @@ def state_directory(path: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The user store and what it needs, on some reactor."""
+    """The stores of users and API keys and what they need, on some reactor."""
 
     database: Database
     workers: Workers
     accounts: Accounts
+    keys: ApiKeys
 
     async def close(self) -> None:
         """Finish and close."""
@@ -78,7 +80,8 @@ def make_stores(state: Path, reactor: Any) -> Stores:
     """The stores in a state directory; `database.open` has still to be called."""
     database = Database(str(state / DATABASE), reactor)
     workers = Workers(reactor, threads=2, max_pending=64, name="password hashing")
-    return Stores(database, workers, Accounts(database, Hasher(), workers, reactor.seconds))
+    accounts = Accounts(database, Hasher(), workers, reactor.seconds)
+    return Stores(database, workers, accounts, ApiKeys(database, reactor.seconds))
 
 
 def make_tokens(settings: Settings, state: Path, reactor: Any) -> Tokens:

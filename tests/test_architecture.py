@@ -17,11 +17,13 @@ FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
     " patterns rules topics wheel",
-    "accounts broker_memory database durable history_sqlite hub presence_memory sessions_sqlite"
+    "accounts api_keys broker_memory database durable history_sqlite hub presence_memory"
+    " sessions_sqlite"
     " hooks signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
-    "node auth",
+    "node auth backends",
     "asking client handlers",
-    "answers fastpath handshake http http_request page rest rest_sessions send_queue websocket",
+    "answers fastpath handshake http http_request page rest rest_connections"
+    " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
     "site",
     "namespaces parse option_table settings options memory outgoing stores service check_config"
     " commands __main__",
@@ -46,8 +48,16 @@ NEIGHBOURS = {
     "websocket": {"answers", "handshake", "send_queue"},
     "asking": {"client"},
     "client": {"handlers"},
-    "rest": {"answers", "http_request", "page", "rest_sessions"},
-    "rest_sessions": {"answers"},
+    "rest": {
+        *("answers", "http_request", "page", "rest_connections", "rest_publish"),
+        *("rest_sessions", "rest_topics"),
+    },
+    "rest_connections": {"answers", "rest_requests"},
+    "rest_publish": {"answers", "rest_requests"},
+    "rest_sessions": {"answers", "rest_requests"},
+    "rest_topics": {"answers", "rest_requests"},
+    "api_keys": {"database"},
+    "backends": {"auth"},
     "page": {"answers"},
     "http": {"answers", "http_request"},
     "http_request": {"answers"},

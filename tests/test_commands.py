@@ -169,6 +169,20 @@ class CommandTests(SynchronousTestCase):
         secret = load_secret(str(Path(self.state, SIGNING_KEY)))
         return Tokens(Keys(secret), now=time.time, **options)
 
+    def test_keys(self) -> None:
+        """A key is printed once, listed by its name, and removed."""
+        self.add()
+        key = self.done("key", "add", "billing").strip()
+        self.assertRegex(key, r"\Ark_[\w-]{43}\Z")
+        self.assertNotEqual(self.done("key", "add", "audit").strip(), key)
+        listed = self.done("key", "list")
+        self.assertEqual([line.split()[0] for line in listed.splitlines()], ["audit", "billing"])
+        self.assertNotIn(key, listed)
+        self.assertIn("'billing'", self.refused("key", "add", "billing"))
+        self.assertIn("key's name", self.refused("key", "add", "a b"))
+        self.assertEqual(self.done("key", "remove", "billing"), "")
+        self.assertIn("'billing'", self.refused("key", "remove", "billing"))
+
     def test_token(self) -> None:
         """A token is the user's, with their roles, for an hour, and nothing else is printed."""
         user_id = self.add()

@@ -694,9 +694,11 @@ class ConnectionTests(HubTestCase):
     def test_by_number(self) -> None:
         """A connection is found by its number while it is connected."""
         socket = self.socket()
-        self.assertIs(self.hub.connection(socket.number), socket)
+        self.assertIs(self.hub.connection(socket.connection_id), socket)
         socket.end()
-        self.assertIsNone(self.hub.connection(socket.number))
+        self.assertIsNone(self.hub.connection(socket.connection_id))
+        for other in ("", "node", "node-", "node-xyz", "other-1", "node-999", "-"):
+            self.assertIsNone(self.hub.connection(other))
 
     def test_id_before_username(self) -> None:
         """A user's id is looked for first; a username that equals it does not divert messages."""

@@ -1,0 +1,189 @@
+"""The server API: publishing and messaging from an operator's backend."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from klein import Klein
+from msgspec import Meta, Raw, Struct
+from msgspec.json import Decoder
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+
+from realtime.answers import answer_json
+from realtime.backends import Backends
+from realtime.envelope import Key, error_object
+from realtime.errors import InvalidRequest, RealtimeError
+from realtime.handlers import forbidden, topic_namespace
+from realtime.model import Identity, Position
+from realtime.names import is_name
+from realtime.node import Node
+from realtime.rest_requests import bearer_token, read_body
+
+# Topics that one publication may go to, and commands of a batch.
+MAX_AT_ONCE = 1000
+
+Topics = Annotated[list[str], Meta(min_length=1, max_length=MAX_AT_ONCE)]
+
+
+class Publish(Struct):
+    """Publish on one topic, or the same on many; `exclude` is a connection to leave out."""
+
+    payload: Raw
+    topic: str | None = None
+    topics: Topics | None = None
+    key: Key | None = None
+    from_user: str | None = None
+    exclude: str | None = None
+
+
+class Message(Struct):
+    """Message all connections of a user."""
+
+    payload: Raw
+    key: Key | None = None
+    from_user: str | None = None
+
+
+class Direct(Message):
+    """A message within a batch."""
+
+    user: str = ""
+
+
+class BatchCommand(Struct):
+    """One of the two."""
+
+    publish: Publish | None = None
+    direct: Direct | None = None
+
+
+class Batch(Struct):
+    """Commands, obeyed in their order."""
+
+    commands: Annotated[list[BatchCommand], Meta(max_length=MAX_AT_ONCE)]
+
+
+_decode_publish = Decoder(Publish)
+_decode_message = Decoder(Message)
+_decode_batch = Decoder(Batch)
+
+
+def add_publish(app: Klein, node: Node, backends: Backends) -> None:
+    """Add the routes to an application."""
+    api = _Publish(node, backends)
+    app.route("/publish", methods=["POST"])(api.publish)
+    app.route("/batch", methods=["POST"])(api.batch)
+    app.route("/users/<path:user>/messages", methods=["POST"])(api.message)
+
+
+# What came of one publication so far.
+_Begun: TypeAlias = Position | Deferred[Position | None] | RealtimeError | None
+
+
+class _Publish:
+    def __init__(self, node: Node, backends: Backends) -> None:
+        self._node = node
+        self._backends = backends
+
+    async def publish(self, request: IRequest) -> bytes:
+        """Publish on one topic or many."""
+        identity = self._backends.authenticate(bearer_token(request))
+        return answer_json(
+            request, await self._publish(identity, read_body(request, _decode_publish))
+        )
+
+    async def batch(self, request: IRequest) -> bytes:
+        """Obey several commands in order; each has its own result, whatever comes of others."""
+        identity = self._backends.authenticate(bearer_token(request))
+        results = []
+        # All are begun before the first is waited for: durable ones are committed together.
+        for result in [self._obey(identity, each) for each in _commands(request)]:
+            try:
+                results.append(await result)
+            except RealtimeError as error:
+                results.append({"error": error_object(error)})
+        return answer_json(request, {"results": results})
+
+    async def message(self, request: IRequest, user: str) -> bytes:
+        """Message a user."""
+        identity = self._backends.authenticate(bearer_token(request))
+        body = read_body(request, _decode_message)
+        return answer_json(request, await self._direct(identity, user, body))
+
+    def _obey(self, identity: Identity, command: BatchCommand) -> Deferred[dict[str, Any]]:
+        if command.publish is not None and command.direct is None:
+            coroutine = self._publish(identity, command.publish)
+        elif command.direct is not None and command.publish is None:
+            coroutine = self._direct(identity, command.direct.user, command.direct)
+        else:
+            coroutine = _refuse("A command is either 'publish' or 'direct'", "commands")
+        return Deferred.fromCoroutine(coroutine)
+
+    async def _publish(self, identity: Identity, body: Publish) -> dict[str, Any]:
+        if (body.topic is None) == (body.topics is None):
+            raise InvalidRequest("Either 'topic' or 'topics' is needed", details={"field": "topic"})
+        from_user = _sender(identity, body.from_user)
+        topics = body.topics if body.topics is not None else [body.topic or ""]
+        begun = [(topic, self._begin(topic, body, from_user)) for topic in topics]
+        if body.topics is None:
+            return await _finish(*begun[0])
+        results = []
+        for topic, result in begun:
+            try:
+                results.append(await _finish(topic, result))
+            except RealtimeError as error:
+                results.append({"topic": topic, "error": error_object(error)})
+        return {"results": results}
+
+    def _begin(self, topic: str, body: Publish, from_user: str) -> _Begun:
+        """Publish on one topic, as the rules of no role and no rate say; answer what came of it."""
+        try:
+            namespace = topic_namespace(self._node, topic, field="topic")
+            if namespace is None:
+                raise forbidden("publish on", topic)
+            limit = namespace.max_payload
+            if limit is not None and len(bytes(body.payload)) > limit:
+                raise InvalidRequest(
+                    f"A payload on this topic has at most {limit} bytes",
+                    details={"field": "payload", "max_payload": limit},
+                )
+            now = self._node.now()
+            return self._node.publish(
+                topic, namespace, body.payload, from_user, now, body.key, body.exclude
+            )
+        except RealtimeError as error:
+            return error
+
+    async def _direct(self, identity: Identity, user: str, body: Message) -> dict[str, Any]:
+        if not user:
+            raise InvalidRequest("'user' cannot be empty", details={"field": "user"})
+        from_user = _sender(identity, body.from_user)
+        now = self._node.now()
+        return {"delivered": self._node.direct(user, body.payload, from_user, now, body.key)}
+
+
+async def _finish(topic: str, begun: _Begun) -> dict[str, Any]:
+    position = await begun if isinstance(begun, Deferred) else begun
+    if isinstance(position, RealtimeError):
+        raise position
+    if position is None:
+        return {"topic": topic}
+    return {"topic": topic, "offset": position.offset, "epoch": position.epoch}
+
+
+def _commands(request: IRequest) -> list[BatchCommand]:
+    return read_body(request, _decode_batch).commands
+
+
+async def _refuse(problem: str, field: str) -> dict[str, Any]:
+    raise InvalidRequest(problem, details={"field": field})
+
+
+def _sender(identity: Identity, named: str | None) -> str:
+    """Who is said to have sent it: the backend itself, unless it names another."""
+    if named is None:
+        return identity.user_id
+    if not is_name(named):
+        raise InvalidRequest("'from_user' is no user's id", details={"field": "from_user"})
+    return named
