@@ -35,7 +35,13 @@ setup(
         "zope.interface>=6",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "setuptools>=71"],
+        "test": [
+            "hypothesis>=6.100",
+            "jsonschema>=4.20",
+            "openapi-spec-validator>=0.7",
+            "schemathesis>=4.5,<5",
+            "setuptools>=71",
+        ],
         "dev": ["ruff>=0.14,<1", "mypy>=1.15,<3", "mypy-zope>=1.0.9"],
     },
     classifiers=[

@@ -21,9 +21,11 @@ from werkzeug import exceptions
 
 from realtime import __version__
 from realtime.answers import SERVER, answer, answer_error, answer_json, cors_headers
+from realtime.asyncapi import asyncapi
 from realtime.auth import Auth
 from realtime.backends import Backends
 from realtime.client import SERVER_NAME
+from realtime.envelope import encode_json
 from realtime.errors import (
     ConfigurationError,
     InternalError,
@@ -35,6 +37,7 @@ from realtime.errors import (
 from realtime.http_request import Request
 from realtime.metrics import JSON, Metrics, negotiate
 from realtime.node import Node
+from realtime.openapi import openapi
 from realtime.origins import Origins
 from realtime.page import add_page
 from realtime.rest_connections import add_connections
@@ -108,6 +111,8 @@ class RestApi:
             "/metrics": self._metrics_,
             "/info": self._about,
             "/ws": self._websocket,
+            "/openapi.json": _document(openapi()),
+            "/asyncapi.json": _document(asyncapi()),
         }
         for path, endpoint in routes.items():
             app.route(path, methods=["GET"], endpoint=path)(endpoint)
@@ -170,6 +175,15 @@ class RestApi:
                 },
             )
         return self._ws_resource
+
+
+def _document(document: dict[str, Any]) -> Callable[[IRequest], bytes]:
+    body = encode_json(document)
+
+    def serve(request: IRequest) -> bytes:
+        return answer(request, body)
+
+    return serve
 
 
 class _Frame(Resource):

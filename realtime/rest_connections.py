@@ -14,15 +14,15 @@ from realtime.errors import NotFound
 from realtime.handlers import MAX_PAGE
 from realtime.interfaces import Peer
 from realtime.node import Node
-from realtime.rest_requests import bearer_token, page_of, query, query_number
+from realtime.rest_requests import add_route, bearer_token, page_of, query, query_number
 
 
 def add_connections(app: Klein, node: Node, backends: Backends) -> None:
     """Add the routes to an application."""
     api = _Connections(node, backends)
-    app.route("/connections", methods=["GET"])(api.connections)
-    app.route("/connections/<connection_id>", methods=["DELETE"])(api.end)
-    app.route("/users/<path:user>/connections", methods=["DELETE"])(api.end_all)
+    add_route(app, "GET", "/connections", api.connections)
+    add_route(app, "DELETE", "/connections/<connection_id>", api.end)
+    add_route(app, "DELETE", "/users/<path:user>/connections", api.end_all)
 
 
 class _Connections:

@@ -18,7 +18,7 @@ from realtime.handlers import forbidden, topic_namespace
 from realtime.model import Identity, Position
 from realtime.names import is_name
 from realtime.node import Node
-from realtime.rest_requests import bearer_token, read_body
+from realtime.rest_requests import add_route, bearer_token, read_body
 
 # Topics that one publication may go to, and commands of a batch.
 MAX_AT_ONCE = 1000
@@ -72,9 +72,9 @@ _decode_batch = Decoder(Batch)
 def add_publish(app: Klein, node: Node, backends: Backends) -> None:
     """Add the routes to an application."""
     api = _Publish(node, backends)
-    app.route("/publish", methods=["POST"])(api.publish)
-    app.route("/batch", methods=["POST"])(api.batch)
-    app.route("/users/<path:user>/messages", methods=["POST"])(api.message)
+    add_route(app, "POST", "/publish", api.publish)
+    add_route(app, "POST", "/batch", api.batch)
+    add_route(app, "POST", "/users/<path:user>/messages", api.message)
 
 
 # What came of one publication so far.

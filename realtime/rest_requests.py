@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from klein import Klein
 from msgspec import Struct
 from msgspec.json import Decoder
 from twisted.web.iweb import IRequest
@@ -14,6 +16,11 @@ from realtime.errors import InvalidRequest, InvalidToken
 
 S = TypeVar("S", bound=Struct)
 _JSON = "application/json"
+
+
+def add_route(app: Klein, method: str, path: str, answer: Callable[..., Any]) -> None:
+    """Add a route; its endpoint is named after it, as methods of several classes have one name."""
+    app.route(path, methods=[method], endpoint=f"{method} {path}")(answer)
 
 
 def bearer_token(request: IRequest) -> str:

@@ -12,15 +12,15 @@ from realtime.answers import answer_json
 from realtime.auth import Auth
 from realtime.envelope import decode_json
 from realtime.errors import InvalidRequest
-from realtime.rest_requests import bearer_token, read_json
+from realtime.rest_requests import add_route, bearer_token, read_json
 
 
 def add_sessions(app: Klein, auth: Auth) -> None:
     """Add the routes of sessions to an application."""
     sessions = _Sessions(auth)
-    app.route("/sessions", methods=["POST"])(sessions.create)
-    app.route("/sessions/refresh", methods=["POST"])(sessions.refresh)
-    app.route("/sessions/<session_id>", methods=["DELETE"])(sessions.end)
+    add_route(app, "POST", "/sessions", sessions.create)
+    add_route(app, "POST", "/sessions/refresh", sessions.refresh)
+    add_route(app, "DELETE", "/sessions/<session_id>", sessions.end)
 
 
 class _Sessions:

@@ -12,7 +12,14 @@ from realtime.errors import Conflict, InvalidRequest, NotFound
 from realtime.handlers import MAX_PAGE, member_object, topic_namespace, within
 from realtime.model import Namespace, Position
 from realtime.node import Node
-from realtime.rest_requests import bearer_token, page_of, query, query_number, query_switch
+from realtime.rest_requests import (
+    add_route,
+    bearer_token,
+    page_of,
+    query,
+    query_number,
+    query_switch,
+)
 
 # Bytes of publications in one answer.
 MAX_ANSWER = 1024 * 1024
@@ -21,10 +28,10 @@ MAX_ANSWER = 1024 * 1024
 def add_topics(app: Klein, node: Node, backends: Backends) -> None:
     """Add the routes to an application."""
     api = _Topics(node, backends)
-    app.route("/topics", methods=["GET"])(api.topics)
-    app.route("/topics/<path:topic>/presence", methods=["GET"])(api.presence)
-    app.route("/topics/<path:topic>/history", methods=["GET"])(api.history)
-    app.route("/topics/<path:topic>/history", methods=["DELETE"])(api.remove_history)
+    add_route(app, "GET", "/topics", api.topics)
+    add_route(app, "GET", "/topics/<path:topic>/presence", api.presence)
+    add_route(app, "GET", "/topics/<path:topic>/history", api.history)
+    add_route(app, "DELETE", "/topics/<path:topic>/history", api.remove_history)
 
 
 class _Topics:

@@ -16,13 +16,13 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " patterns rules topics wheel",
+    " patterns rules schemas topics wheel",
     "accounts api_keys broker_memory database durable history_sqlite hub presence_memory"
     " sessions_sqlite"
     " hooks signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "node auth backends",
     "asking client handlers",
-    "answers fastpath handshake http http_request page rest rest_connections"
+    "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
     " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
     "site",
     "namespaces parse option_table settings options memory outgoing stores service check_config"
@@ -49,9 +49,11 @@ NEIGHBOURS = {
     "asking": {"client"},
     "client": {"handlers"},
     "rest": {
-        *("answers", "http_request", "page", "rest_connections", "rest_publish"),
+        *("answers", "asyncapi", "http_request", "openapi", "page", "rest_connections"),
+        "rest_publish",
         *("rest_sessions", "rest_topics"),
     },
+    "openapi": {"rest_publish"},
     "rest_connections": {"answers", "rest_requests"},
     "rest_publish": {"answers", "rest_requests"},
     "rest_sessions": {"answers", "rest_requests"},
