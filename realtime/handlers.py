@@ -23,12 +23,11 @@ from realtime.node import Node
 from realtime.rules import Right, has_right
 from realtime.topics import is_pattern
 
-# Entries of one History or Presence message, publications recovered at once, and bytes of a user's
-# state.
+# Entries of one History or Presence message, and bytes of a user's state.
 MAX_PAGE = 1000
 MAX_STATE = 1024
-# Bytes that a publication has beside its payload, about.
-ENVELOPE = 200
+# Bytes that a publication has beside its payload, or a little less.
+ENVELOPE = 120
 # Topics that one command may name, unless more subscriptions are allowed; what a topic costs, or
 # an entry of an answer, in messages of the rate limit, and what one that is denied costs, which
 # has an Error of its own.
@@ -119,8 +118,10 @@ def _subscribe_to(caller: Caller, name: str, since: Position | None) -> dict[str
 
 def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) -> bool:
     """Send all that was published after a position, or nothing; answer which."""
-    page = caller.node.history(topic, namespace, since=since, limit=MAX_PAGE + 1)
-    if page is None or len(page.publications) > MAX_PAGE:
+    # More than fit are not even looked at.
+    most = caller.max_reply // ENVELOPE + 1
+    page = caller.node.history(topic, namespace, since=since, limit=most)
+    if page is None or len(page.publications) == most:
         return False
     missed = list(within(page.publications, caller.max_reply))
     if len(missed) < len(page.publications):
