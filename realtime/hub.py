@@ -17,7 +17,7 @@ from realtime.frames import text_frame
 from realtime.interfaces import Holdable, Subscriber
 from realtime.metrics import Counters
 from realtime.model import Publication
-from realtime.names import MAX_BYTES, username_key
+from realtime.names import MAX_BYTES, connection_number, username_key
 from realtime.patterns import PatternIndex
 from realtime.topics import is_pattern
 
@@ -116,10 +116,7 @@ class Hub(Generic[S]):
 
     def connection(self, connection_id: str) -> S | None:
         """The connection of that id."""
-        try:
-            found = self._connections.get(int(connection_id.rpartition("-")[2], 16))
-        except ValueError:
-            return None
+        found = self._connections.get(connection_number(connection_id))
         return found if found is not None and found.connection_id == connection_id else None
 
     def connections_of(self, user: str) -> list[S]:

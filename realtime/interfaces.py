@@ -217,7 +217,7 @@ class IPresence(Interface):
         """A connection has ended."""
 
     async def members(topic: str, *, limit: int, after: str | None) -> PresencePage:
-        """At most `limit` users who are present, those that follow the user `after`."""
+        """At most `limit` users who are present, by id, those that follow the id `after`."""
 
     async def set_state(topic: str, user_id: str, state: bytes | None) -> Member | None:
         """Set a present user's state, JSON text, or clear it; None where they are not present."""

@@ -65,3 +65,11 @@ def new_user_id() -> str:
 def new_session_id() -> str:
     """Make an unguessable session id."""
     return f"sess_{token_hex(16)}"
+
+
+def connection_number(connection_id: str) -> int:
+    """The number in a connection's id, 0 in what is none."""
+    try:
+        return int(connection_id.rpartition("-")[2], 16)
+    except ValueError:
+        return 0

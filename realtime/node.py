@@ -31,6 +31,7 @@ from realtime.model import (
     PresencePage,
     Publication,
 )
+from realtime.names import connection_number
 from realtime.rules import Rules
 from realtime.topics import check_pattern, check_topic, is_pattern
 from realtime.wheel import TimerWheel
@@ -291,9 +292,11 @@ class Node:
     def connections(self, user: str | None, after: str | None, limit: int) -> list[Peer]:
         """Connections, of one user or all, the oldest first; those that follow `after`."""
         peers = self.hub.connections() if user is None else self.hub.connections_of(user)
-        last = None if after is None else self.hub.connection(after)
-        first = peers.index(last) + 1 if last is not None and last in peers else 0
-        return peers[first : first + limit]
+        if after is not None:
+            # By its number: that connection may have ended since.
+            last = connection_number(after)
+            peers = [peer for peer in peers if peer.number > last]
+        return peers[:limit]
 
     def end(self, connection_id: str) -> bool:
         """Close a connection by force; answer whether there is one of that id."""

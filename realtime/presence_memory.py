@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from heapq import nsmallest
 from typing import Any
 
 from msgspec import Raw
@@ -108,19 +108,16 @@ class MemoryPresence:
         there = self._topics.get(topic)
         if there is None:
             return PresencePage(0, 0, (), None)
-        users = iter(there.users.items())
-        if after is not None and after in there.users:
-            for user_id, _ in users:
-                if user_id == after:
-                    break
+        users = there.users
+        # By id, so that a page goes on where one ended whose last user has left since.
+        rest = users if after is None else [user_id for user_id in users if user_id > after]
+        ids = nsmallest(limit + 1, rest) if limit else []
         found = [
             Member(user_id, user.username, user.connections, user.state)
-            for user_id, user in islice(users, limit)
+            for user_id, user in ((user_id, users[user_id]) for user_id in ids[:limit])
         ]
-        more = found and next(users, None) is not None
-        return PresencePage(
-            len(there.users), there.connections, tuple(found), found[-1].user_id if more else None
-        )
+        last = ids[limit - 1] if len(ids) > limit else None
+        return PresencePage(len(users), there.connections, tuple(found), last)
 
     async def set_state(self, topic: str, user_id: str, state: bytes | None) -> Member | None:
         """See `IPresence.set_state`."""

@@ -48,11 +48,19 @@ class ConnectionsTests(BackendTestCase):
             (f"?limit=2&after={self.ids[1]}", [2], None),
             (f"?user=u1&limit=1&after={self.ids[0]}", [2], None),
             ("?limit=0", [], None),
+            (f"?after={self.ids[0].rpartition('-')[0]}-0", [0, 1, 2], None),
+            ("?after=nonsense", [0, 1, 2], None),
         ):
             page = self.ok("GET", f"/connections{query}")
             shown = [each["connection_id"] for each in page["connections"]]
             self.assertEqual(shown, [self.ids[number] for number in found])
             self.assertEqual(page.get("after"), None if after is None else self.ids[after])
+
+    def test_page_after_one_that_has_ended(self) -> None:
+        """A page goes on where one ended, though its last connection has ended since."""
+        self.wires[1].client.closed(1000)
+        page = self.ok("GET", f"/connections?after={self.ids[1]}")
+        self.assertEqual([each["connection_id"] for each in page["connections"]], [self.ids[2]])
 
     def test_end_one(self) -> None:
         """A connection is closed by its id with 4501; there is no other of that id."""

@@ -16,7 +16,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.server import Server
+from tests.support.server import Server, run
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 UNKNOWN = {"epoch", "user_id", "from_user", "after"}
@@ -37,7 +37,7 @@ class Conversation:
         case.addCleanup(self._server.stop)
         self._sockets: dict[str, ClientConnection] = {}
         self._bound: dict[str, Any] = {}
-        self._users: set[str] = set()
+        self._users: dict[str, str] = {}
 
     def play(self) -> int:
         """Say and hear all; answer how many messages that was."""
@@ -60,13 +60,22 @@ class Conversation:
         socket = self._sockets.get(name)
         if socket is None:
             if name not in self._users:
-                self._users.add(name)
-                self._server.add_user(name)
+                self._add_user(name)
             url = self._server.token_url(self._server.login(name)["access_token"])
             socket = self._sockets[name] = connect(url)
             self._case.addCleanup(socket.close)
             socket.recv(timeout=10)
         return socket
+
+    def _add_user(self, name: str) -> None:
+        """Add a user whose id follows those of the users before, as members come by their ids."""
+        id = ""
+        while id <= max(self._users.values(), default=""):
+            if id:
+                run("-m", "realtime", "--state", self._server.state, "user", "remove", name)
+            self._server.add_user(name)
+            id = self._server.login(name)["user"]["id"]
+        self._users[name] = id
 
     def _one(self, socket: ClientConnection, arrow: str, message: Any) -> None:
         if arrow == "→":

@@ -178,7 +178,12 @@ class PresenceContract:
             after = page.after
             if after is None:
                 break
-        self.assertEqual(sorted(seen), users)
+        self.assertEqual(seen, users)
+        self.presence.leave_all("c of u2")
+        await self.pass_seconds(GRACE + 1)
+        page = await self.page(limit=2, after="u2")
+        self.assertEqual([member.user_id for member in page.members], ["u3", "u4"])
+        self.presence.join("t", NOISY, "c of u2", identity_of("u2"))
         self.assertEqual(await self.page(limit=0), PresencePage(7, 7, (), None))
 
 
