@@ -16,10 +16,11 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " patterns rules schemas topics wheel",
+    " patterns redis_keys redis_url rules schemas topics wheel",
     "accounts api_keys broker_memory database durable history_sqlite hub presence_memory"
     " sessions_sqlite"
-    " hooks signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
+    " hooks redis_channels redis_client redis_endpoint redis_ring signed_post tokens"
+    " webhook_delivery webhook_queue_sqlite webhooks",
     "node auth backends",
     "asking client handlers",
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
@@ -40,6 +41,8 @@ NEIGHBOURS = {
     "broker_memory": {"durable"},
     "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
+    "redis_client": {"redis_channels", "redis_endpoint"},
+    "redis_ring": {"redis_client"},
     "hooks": {"signed_post"},
     "webhook_delivery": {"signed_post"},
     "webhook_queue_sqlite": {"database", "webhook_delivery"},
