@@ -27,6 +27,10 @@ from realtime.model import (
 
 # Seconds for which the key of a publication is remembered.
 KEY_TTL = 300
+# How many times as many logins are heard from a network, and of a user, as of a user from one
+# network.
+NETWORK_LOGINS = 10
+USER_LOGINS = 20
 
 
 class Subscriber(Protocol):
@@ -172,11 +176,14 @@ class IBroker(Interface):
     def announce(topic: str, message: bytes) -> None:
         """Carry a message of the server's to the subscribers of a topic; it is not kept."""
 
-    def subscribe(topic: str) -> None:
-        """The node has its first subscriber to `topic`."""
+    def subscribe(topic: str) -> Deferred[None] | None:
+        """The node has a subscriber to a topic or pattern; None, or fires, when it is heard.
+
+        May be called again before it is undone. Fails with `Unavailable`; it is to be undone then.
+        """
 
     def unsubscribe(topic: str) -> None:
-        """The node's last subscriber to `topic` has left."""
+        """The node's last subscriber to a topic or pattern has left."""
 
     def history(
         topic: str,
@@ -185,11 +192,12 @@ class IBroker(Interface):
         since: Position | None,
         limit: int | None,
         reverse: bool,
-    ) -> HistoryPage | None:
+    ) -> HistoryPage | Deferred[HistoryPage | None] | None:
         """What was published after `since`, or all there is: oldest first, or newest first.
 
-        None where `since` is of another epoch, or what followed it is no longer all there. What
-        the page does not hold yet has not been delivered yet.
+        None where `since` is of another epoch, or what followed it is no longer all there. A page
+        may end before `limit`. On a node that has subscribed to the topic, all that is on the
+        page, or older, has been delivered by then; answered at once, nothing newer has.
         """
 
     def remove_history(topic: str) -> Deferred[None] | None:
@@ -272,3 +280,19 @@ class ISessions(Interface):
         Its tokens are refused up to `access_until` at least; that is how the session of another
         issuer, which is not stored here, is ended.
         """
+
+
+class ILoginLimits(Interface):
+    """How many attempts to log in are heard.
+
+    The limit that a guesser meets is that of one user from one network, so that guessing locks
+    nobody else out. `NETWORK_LOGINS` times as many are heard from a network, `USER_LOGINS` times
+    as many of a user.
+    """
+
+    async def take(user: str, network: str, now: float) -> float:
+        """Count an attempt; answer 0.0, or the seconds to wait. Raises `Unavailable`."""
+        ...
+
+    async def forgive(user: str, network: str) -> None:
+        """Forget the failures that came before a success. Never raises."""

@@ -20,6 +20,7 @@ _TEXT = "text/plain"
 _GAUGES = {
     "active_connections": "WebSockets open now",
     "subscriptions": "Subscriptions of the open connections",
+    "broker_lag_seconds": "Time that the last of the node's beats took through Redis to itself",
     "webhook_queue": "Events that wait to be posted to the webhook",
 }
 _COUNTERS = {
@@ -31,6 +32,12 @@ _COUNTERS = {
     "closed_slow_consumers": "Connections closed because the client read too slowly",
     "dropped_http_connections": "HTTP connections closed or refused because there were too many",
     "dropped_silent_connections": "Connections closed before they said anything, as too many did",
+    "broker_publications": "Publications that Redis has taken",
+    "broker_seconds": "Time that Redis took to take them",
+    "broker_failures": "Publications that Redis has not taken, or not answered about",
+    "broker_reconnects": "How often Redis has come back",
+    "broker_repairs": "Topics in which publications were missing and read from the history",
+    "broker_losses": "Topics in which publications were lost: the history did not have them",
     "webhook_events": "Events that the webhook has taken",
     "webhook_dropped": "Events that the webhook will not get: the queue was full, or it failed",
     "webhook_failures": "Posts to the webhook that failed; they are tried again",
@@ -53,6 +60,13 @@ class Counters:
 
     __slots__ = (
         "active_connections",
+        "broker_failures",
+        "broker_lag_seconds",
+        "broker_losses",
+        "broker_publications",
+        "broker_reconnects",
+        "broker_repairs",
+        "broker_seconds",
         "closed_slow_consumers",
         "dropped_http_connections",
         "dropped_silent_connections",
@@ -83,6 +97,13 @@ class Counters:
         self.dropped_http_connections = 0
         self.dropped_silent_connections = 0
         self.subscriptions = 0
+        self.broker_publications = 0
+        self.broker_seconds = 0.0
+        self.broker_failures = 0
+        self.broker_reconnects = 0
+        self.broker_repairs = 0
+        self.broker_losses = 0
+        self.broker_lag_seconds = 0.0
         self.webhook_queue = 0
         self.webhook_events = 0
         self.webhook_dropped = 0

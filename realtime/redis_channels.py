@@ -127,9 +127,10 @@ class Channels:
             for each in heard.waiting:
                 each.errback(_gone())
 
-    def hears(self, channel: bytes) -> bool:
-        """Whether what is published on a channel now comes by its own name."""
-        heard = self._channels.heard.get(channel)
+    def hears(self, name: bytes, *, pattern: bool = False) -> bool:
+        """Whether what is published on a channel now comes by its own name, or by a pattern."""
+        kind = self._patterns if pattern else self._channels
+        heard = kind.heard.get(name)
         return heard is not None and heard.confirmed
 
     def attach(self, send: Send) -> None:
@@ -149,11 +150,11 @@ class Channels:
         sort = reply[0]
         if sort == b"message":
             heard = self._channels.heard.get(reply[1])
-            if heard is not None:
+            if heard is not None and heard.confirmed:
                 self._handle(heard, reply[1], reply[2])
         elif sort == b"pmessage":
             heard = self._patterns.heard.get(reply[1])
-            if heard is not None:
+            if heard is not None and heard.confirmed:
                 self._handle(heard, reply[2], reply[3])
         elif sort == b"subscribe":
             self._channels.answered(reply[1])

@@ -277,6 +277,10 @@ class Redis:
         """Whether a channel is heard by its own name now; exact while a message is handled."""
         return self._channels.hears(channel)
 
+    def hears_pattern(self, glob: bytes) -> bool:
+        """As `hears`, of a glob."""
+        return self._channels.hears(glob, pattern=True)
+
     # -- the links ---------------------------------------------------------------------------
 
     def _service(self, make: Callable[[], _Link], ready: Callable[[Any], Any]) -> ClientService:
@@ -293,12 +297,13 @@ class Redis:
             prepareConnection=lambda link: self._prepare(link, ready),
         )
 
-    def _prepare(self, link: Any, ready: Callable[[Any], Any]) -> Deferred[None]:
+    def _prepare(self, link: Any, ready: Callable[[Any], Any]) -> None:
         """Make a link ready; when that fails it is dropped, and another is made later."""
         self._useless += 1
+        # The service, which cannot be stopped while it waits for this, does not.
         prepared = Deferred.fromCoroutine(self._make_ready(link, ready))
         prepared.addTimeout(self.patience, self._reactor)
-        return prepared.addErrback(self._give_up, link)
+        prepared.addErrback(self._give_up, link)
 
     def _give_up(self, failure: Failure, link: _Link) -> None:
         self.note(failure.value)

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " patterns redis_keys redis_url rules schemas topics wheel",
-    "accounts api_keys broker_memory database durable history_sqlite hub presence_memory"
-    " sessions_sqlite"
-    " hooks redis_channels redis_client redis_endpoint redis_ring signed_post tokens"
-    " webhook_delivery webhook_queue_sqlite webhooks",
+    " patterns redis_keys redis_url revocations rules schemas topics wheel",
+    "accounts api_keys broker_memory broker_redis database durable history_sqlite hub"
+    " presence_memory login_limits_redis session_scripts sessions_redis sessions_sqlite hooks"
+    " redis_channels redis_client redis_endpoint redis_feeds"
+    " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "node auth backends",
     "asking client handlers",
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
@@ -41,8 +41,13 @@ NEIGHBOURS = {
     "broker_memory": {"durable"},
     "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
+    "sessions_redis": {"redis_client", "session_scripts", "sessions_sqlite"},
+    "session_scripts": {"redis_client"},
+    "login_limits_redis": {"redis_client"},
     "redis_client": {"redis_channels", "redis_endpoint"},
     "redis_ring": {"redis_client"},
+    "redis_history": {"redis_client", "redis_ring"},
+    "broker_redis": {"redis_client", "redis_feeds", "redis_history", "redis_ring"},
     "hooks": {"signed_post"},
     "webhook_delivery": {"signed_post"},
     "webhook_queue_sqlite": {"database", "webhook_delivery"},

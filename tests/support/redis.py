@@ -114,9 +114,9 @@ class RedisServer:
 
 
 @cache
-def shared_redis() -> RedisServer:
-    """The server that tests share which do not harm it; it ends with the process."""
-    server = RedisServer()
+def shared_redis(number: int = 0, *, oldest: bool = False) -> RedisServer:
+    """One of the servers that tests share which do not harm it; it ends with the process."""
+    server = RedisServer(binary=oldest_redis() if oldest else None)
     server.start()
     return server
 
