@@ -21,6 +21,7 @@ from realtime.errors import ConfigurationError, InvalidCredentials, InvalidToken
 from realtime.interfaces import ISessions
 from realtime.model import Identity, Session
 from realtime.names import new_session_id
+from realtime.revocations import Revocation, Revocations
 
 _log = Logger()
 
@@ -32,45 +33,14 @@ _Row = tuple[str, str, float, float]
 Listener = Callable[[str, str], object]
 
 
-class Revocations:
-    """What is refused now. In memory; times are Unix seconds."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[str, float] = {}  # id: expires
-        self._users: dict[str, tuple[float, float]] = {}  # id: at, expires
-
-    def __len__(self) -> int:
-        return len(self._sessions) + len(self._users)
-
-    def is_revoked(self, identity: Identity, issued_at: float) -> bool:
-        """Whether a token issued at `issued_at` is refused: its session, or all of its time."""
-        if identity.session_id in self._sessions:
-            return True
-        user = self._users.get(identity.user_id)
-        return user is not None and issued_at <= user[0]
-
-    def add(self, kind: str, id: str, at: float, expires: float) -> bool:
-        """Refuse from now on; answer whether that is news."""
-        if kind == "session":
-            news = id not in self._sessions
-            self._sessions[id] = expires
-            return news
-        news = self._users.get(id, (-1.0, 0.0))[0] != at
-        self._users[id] = (at, expires)
-        return news
-
-    def purge(self, now: float) -> None:
-        """Forget what would be refused as expired anyway."""
-        self._sessions = {id: e for id, e in self._sessions.items() if e > now}
-        self._users = {id: (at, e) for id, (at, e) in self._users.items() if e > now}
-
-
 @implementer(ISessions)
 class Sessions:
     """See `ISessions`. One lasts `session_ttl` seconds after its last refresh token was issued."""
 
     def __init__(self, db: Database, clock: IReactorTime, *, session_ttl: float) -> None:
         self.revocations = Revocations()
+        # When the last poll that has an answer was asked for.
+        self.polled_at = 0.0
         self._db = db
         self._clock = clock
         self._session_ttl = session_ttl
@@ -101,10 +71,17 @@ class Sessions:
 
     async def poll(self) -> None:
         """Take in what this and other processes have revoked."""
+        now = self._clock.seconds()
         rows = await self._db.read(_new_revocations, self._last_number)
+        self.polled_at = now
         for number, kind, id, at, expires in rows:
             self._last_number = max(self._last_number, number)
             self._apply(kind, id, at, expires)
+
+    async def check_user(self, user_id: str, since: float) -> None:
+        """Raise `InvalidCredentials` as `create` does; then `poll`."""
+        await self._db.read(_check_user, user_id, since)
+        await self.poll()
 
     async def create(
         self, user_id: str, *, refresh_id: str, access_until: float, since: float | None = None
@@ -169,7 +146,7 @@ class Sessions:
             _log.failure("Revocations were not read, to be tried again")
 
     def _apply(self, kind: str, id: str, at: float, expires: float) -> None:
-        if self.revocations.add(kind, id, at, expires) and self._listener is not None:
+        if self.revocations.add(Revocation(kind, id, at, expires)) and self._listener is not None:
             try:
                 self._listener(kind, id)
             except Exception:
@@ -197,6 +174,16 @@ def _purge(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("DELETE FROM revocations WHERE expires <= ?", (now,))
 
 
+def _check_user(connection: sqlite3.Connection, user_id: str, since: float) -> None:
+    user = connection.execute(
+        "SELECT 1 FROM users WHERE user_id = :id AND NOT disabled AND NOT EXISTS"
+        " (SELECT 1 FROM revocations WHERE kind = 'user' AND id = :id AND at >= :since)",
+        {"id": user_id, "since": since},
+    ).fetchone()
+    if user is None:
+        raise InvalidCredentials()
+
+
 def _insert(
     connection: sqlite3.Connection,
     session: Session,
@@ -204,13 +191,7 @@ def _insert(
     access_until: float,
     since: float,
 ) -> None:
-    user = connection.execute(
-        "SELECT 1 FROM users WHERE user_id = :id AND NOT disabled AND NOT EXISTS"
-        " (SELECT 1 FROM revocations WHERE kind = 'user' AND id = :id AND at >= :since)",
-        {"id": session.user_id, "since": since},
-    ).fetchone()
-    if user is None:
-        raise InvalidCredentials()
+    _check_user(connection, session.user_id, since)
     connection.execute(
         "INSERT INTO sessions (session_id, user_id, refresh_id, created_at, expires_at,"
         " access_until) VALUES (?, ?, ?, ?, ?, ?)",

@@ -2,51 +2,14 @@
 
 import sqlite3
 from contextlib import closing
-from math import inf
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from realtime.errors import ConfigurationError, InvalidCredentials
-from realtime.sessions_sqlite import POLL_SECONDS, PURGE_SECONDS, Revocations, Sessions
+from realtime.sessions_sqlite import POLL_SECONDS, PURGE_SECONDS, Sessions
 from tests.support.identity import PASSWORD, START, IdentityKit, make_identity
-from tests.support.sessions import SessionsContract, identity
-
-
-class RevocationsTests(SynchronousTestCase):
-    """What is kept in memory."""
-
-    def test_session(self) -> None:
-        """A revoked session is refused whenever the token was issued, others are not."""
-        revocations = Revocations()
-        self.assertTrue(revocations.add("session", "s", 10.0, 99.0))
-        self.assertFalse(revocations.add("session", "s", 10.0, 99.0))
-        self.assertTrue(revocations.is_revoked(identity("u", "s"), 50.0))
-        self.assertFalse(revocations.is_revoked(identity("u", "t"), 5.0))
-        self.assertFalse(revocations.is_revoked(identity("s", None), 5.0))
-
-    def test_user(self) -> None:
-        """A user's tokens are refused when issued at or before the revocation."""
-        revocations = Revocations()
-        self.assertTrue(revocations.add("user", "u", 10.0, 99.0))
-        for issued_at, refused in ((0.0, True), (10.0, True), (10.001, False)):
-            self.assertIs(revocations.is_revoked(identity("u", None), issued_at), refused)
-            self.assertIs(revocations.is_revoked(identity("u", "s"), issued_at), refused)
-        self.assertTrue(revocations.add("user", "u", inf, inf))
-        self.assertTrue(revocations.is_revoked(identity("u", None), 1e12))
-
-    @given(st.lists(st.tuples(st.sampled_from(["session", "user"]), st.text(), st.floats(0, 9))))
-    def test_purge(self, rows: list[tuple[str, str, float]]) -> None:
-        """Purging forgets exactly what has expired."""
-        revocations = Revocations()
-        last: dict[tuple[str, str], float] = {}
-        for kind, id, expires in rows:
-            revocations.add(kind, id, 0.0, expires)
-            last[kind, id] = expires
-        revocations.purge(5.0)
-        self.assertEqual(len(revocations), sum(expires > 5.0 for expires in last.values()))
+from tests.support.sessions import NODES, SessionsContract, identity
 
 
 def count(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -62,8 +25,10 @@ class SessionsTests(SessionsContract, TestCase):
     async def setUp(self) -> None:
         self.kit = await make_identity(self)
         self.clock = self.kit.clock
-        self.sessions = self.kit.sessions
-        self.revoked = self.kit.revoked
+        kits = [self.kit, *[await self.other_process() for _ in range(NODES - 1)]]
+        self.databases = [kit.database for kit in kits]
+        self.nodes = [kit.sessions for kit in kits]
+        self.told = [kit.revoked for kit in kits]
         self.user_id = (await self.kit.accounts.create("alice", PASSWORD)).user_id
 
     async def other_process(self) -> IdentityKit:
@@ -73,8 +38,8 @@ class SessionsTests(SessionsContract, TestCase):
     async def tick(self) -> None:
         """Let the time for a poll come, and wait for its end."""
         self.clock.advance(POLL_SECONDS)
-        await self.kit.database.read(lambda c: None)
-        await self.kit.database.read(lambda c: None)
+        for database in self.databases * 2:
+            await database.read(lambda c: None)
 
     async def remove_user(self) -> None:
         """See `SessionsContract`."""
@@ -198,6 +163,8 @@ class SessionsTests(SessionsContract, TestCase):
 
     async def test_stop(self) -> None:
         """Stopping leaves nothing scheduled, waits for a poll under way, and may be repeated."""
+        for node in self.nodes[1:]:
+            await node.stop()
         self.clock.advance(POLL_SECONDS)
         stopping = Deferred.fromCoroutine(self.sessions.stop())
         self.assertNoResult(stopping)

@@ -11,6 +11,9 @@ from realtime.interfaces import ISessions
 from realtime.model import Identity
 from tests.support.identity import START
 
+# How many nodes there are.
+NODES = 3
+
 
 def identity(user_id: str, session_id: str | None) -> Identity:
     """Make an identity of which only the ids matter."""
@@ -25,14 +28,26 @@ class SessionsContract:
 
     assertEqual: Any
     assertIsNone: Any
+    assertIsNotNone: Any
     assertRaises: Any
     assertTrue: Any
     assertFalse: Any
     clock: Any
-    sessions: Any
-    # A user who has an account, and what the listener has been told.
+    # The sessions of `NODES` nodes, and what the listener of each has been told.
+    nodes: list[Any]
+    told: list[list[tuple[str, str]]]
+    # A user who has an account.
     user_id: str
-    revoked: list[tuple[str, str]]
+
+    @property
+    def sessions(self) -> Any:
+        """The sessions of the first node."""
+        return self.nodes[0]
+
+    @property
+    def revoked(self) -> list[tuple[str, str]]:
+        """What the first node's listener has been told."""
+        return self.told[0]
 
     async def tick(self) -> None:
         """Let two seconds pass, and what has to happen in them."""
@@ -46,19 +61,30 @@ class SessionsContract:
         """Give the user another password."""
         raise NotImplementedError
 
-    async def begin(self, refresh_id: str = "r1", **more: float) -> str:
+    async def begin(self, refresh_id: str = "r1", node: int = 0, **more: float) -> str:
         """Begin a session; answer its id."""
         until = self.clock.seconds() + 3700
-        session = await self.sessions.create(
+        session = await self.nodes[node].create(
             self.user_id, refresh_id=refresh_id, access_until=until, **more
         )
         session_id: str = session.session_id
         return session_id
 
-    def refuses(self, session_id: str | None, issued_at: float = 0.0) -> bool:
+    async def renew(self, session_id: str, refresh_id: str, node: int = 0, **more: str) -> None:
+        """Renew a session of the user's."""
+        until = self.clock.seconds() + 3700
+        await self.nodes[node].renew(
+            session_id, self.user_id, refresh_id, access_until=until, **more
+        )
+
+    def refuses(self, session_id: str | None, issued_at: float = 0.0, node: int = 0) -> bool:
         """Whether a token of the user is refused."""
-        refused: bool = self.sessions.is_revoked(identity(self.user_id, session_id), issued_at)
+        refused: bool = self.nodes[node].is_revoked(identity(self.user_id, session_id), issued_at)
         return refused
+
+    def all_refuse(self, session_id: str | None, issued_at: float = 0.0) -> list[bool]:
+        """Whether a token of the user is refused, by each node."""
+        return [self.refuses(session_id, issued_at, node) for node in range(NODES)]
 
     async def test_provides_the_interface(self) -> None:
         """It has the methods of `ISessions`."""
@@ -83,6 +109,17 @@ class SessionsContract:
         await self.tick()
         self.assertFalse(await self.sessions.end(session_id))
         self.assertEqual(self.revoked, [("session", session_id)])
+
+    async def test_end_foreign(self) -> None:
+        """A session that is not stored here is refused for as long as was asked."""
+        self.assertFalse(await self.sessions.end("ext 1"))
+        self.assertTrue(await self.sessions.end("ext 1", access_until=START + 5000))
+        await self.tick()
+        self.assertEqual(self.all_refuse("ext 1"), [True] * NODES)
+        self.assertEqual(self.told, [[("session", "ext 1")]] * NODES)
+        self.clock.advance(4000)
+        await self.tick()
+        self.assertEqual(self.all_refuse("ext 1"), [True] * NODES)
 
     async def test_removed_user(self) -> None:
         """A removed user's sessions end, and no other can begin."""
@@ -148,3 +185,51 @@ class SessionsContract:
         self.clock.advance(40_000)
         await self.tick()
         self.assertTrue(self.refuses(session_id))
+
+    # -- several nodes -----------------------------------------------------------------------
+
+    async def test_seen_by_all(self) -> None:
+        """A session begun on one node is there on all."""
+        session_id = await self.begin()
+        found = [await node.get(session_id) for node in self.nodes]
+        self.assertEqual(found, [found[0]] * NODES)
+        self.assertIsNotNone(found[0])
+
+    async def test_ended_elsewhere(self) -> None:
+        """A session that any node ends is gone, refused and told of once, on all."""
+        session_id, other = await self.begin(), await self.begin()
+        self.assertTrue(await self.nodes[-1].end(session_id))
+        await self.tick()
+        self.assertEqual(self.all_refuse(session_id), [True] * NODES)
+        self.assertEqual(self.all_refuse(other), [False] * NODES)
+        self.assertEqual([await node.get(session_id) for node in self.nodes], [None] * NODES)
+        with self.assertRaises(InvalidToken):
+            await self.renew(session_id, "r1")
+        await self.tick()
+        self.assertEqual(self.told, [[("session", session_id)]] * NODES)
+
+    async def test_user_revoked_for_all(self) -> None:
+        """A new password ends what was before it on all nodes, and nothing that comes after."""
+        before = [await self.begin(node=node) for node in range(NODES)]
+        await self.change_password()
+        await self.tick()
+        after = [await self.begin(node=node) for node in range(NODES)]
+        await self.tick()
+        for session_id in before:
+            self.assertEqual(self.all_refuse(session_id), [True] * NODES)
+        for session_id in after:
+            self.assertEqual(self.all_refuse(session_id, self.clock.seconds()), [False] * NODES)
+        wanted = sorted([*(("session", each) for each in before), ("user", self.user_id)])
+        self.assertEqual([sorted(told) for told in self.told], [wanted] * NODES)
+
+    async def test_rotation_over_nodes(self) -> None:
+        """A refresh token replaced on one node ends the session when it comes to another."""
+        session_id = await self.begin("r1")
+        await self.renew(session_id, "r1", node=1, next_refresh_id="r2")
+        await self.renew(session_id, "r2", node=2, next_refresh_id="r3")
+        with self.assertRaises(InvalidToken):
+            await self.renew(session_id, "r2", node=0)
+        await self.tick()
+        self.assertEqual(self.all_refuse(session_id), [True] * NODES)
+        with self.assertRaises(InvalidToken):
+            await self.renew(session_id, "r3", node=2)
