@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from realtime.accounts import Accounts
 from realtime.addresses import network_of
 from realtime.errors import Forbidden, InvalidCredentials, InvalidToken, NotFound, RateLimited
-from realtime.interfaces import ISessions
+from realtime.interfaces import NETWORK_LOGINS, USER_LOGINS, ILoginLimits, ISessions
 from realtime.limits import KeyedLimiter
 from realtime.model import Identity, User
 from realtime.names import ADMIN_ROLE, MAX_BYTES, is_name, username_key
@@ -38,28 +39,25 @@ class Renewal:
     refresh_token: str | None = field(default=None, repr=False)
 
 
+@implementer(ILoginLimits)
 class LoginLimits:
-    """How many attempts to log in are heard.
-
-    The limit that a guesser meets is that of one user from one network, so that guessing locks
-    nobody else out. Ten times as many are heard from a network, twenty times as many of a user.
-    """
+    """See `ILoginLimits`; in memory. `rate` is attempts a second, `burst` how many at once."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._pairs = KeyedLimiter(rate, burst)
-        self._networks = KeyedLimiter(rate * 10, burst * 10)
-        self._users = KeyedLimiter(rate * 20, burst * 20)
+        self._networks = KeyedLimiter(rate * NETWORK_LOGINS, burst * NETWORK_LOGINS)
+        self._users = KeyedLimiter(rate * USER_LOGINS, burst * USER_LOGINS)
 
-    def take(self, user: str, network: str, now: float) -> float:
-        """Count an attempt; answer 0.0, or the seconds to wait."""
+    async def take(self, user: str, network: str, now: float) -> float:
+        """See `ILoginLimits.take`."""
         return (
             (self._networks.take(network, now) if network else 0.0)
             or self._pairs.take(f"{network} {user}", now)
             or self._users.take(user, now)
         )
 
-    def forgive(self, user: str, network: str) -> None:
-        """Forget the failures that came before a success."""
+    async def forgive(self, user: str, network: str) -> None:
+        """See `ILoginLimits.forgive`."""
         self._pairs.reset(f"{network} {user}")
 
 
@@ -77,7 +75,7 @@ class Auth:
         clock: IReactorTime,
         on_revoked: Callable[[str, str], object],
         *,
-        login_limits: LoginLimits,
+        login_limits: ILoginLimits,
         rotate_refresh_tokens: bool = False,
     ) -> None:
         self._tokens = tokens
@@ -111,7 +109,7 @@ class Auth:
         now = self._clock.seconds()
         user_key = username_key(username[:MAX_BYTES])
         network = network_of(address or "")
-        wait = self._login_limits.take(user_key, network, now)
+        wait = await self._login_limits.take(user_key, network, now)
         if wait:
             raise RateLimited(wait)
         user = await self._accounts.verify_password(username, password)
@@ -121,7 +119,7 @@ class Auth:
         session = await self._sessions.create(
             user.user_id, refresh_id=refresh_id, access_until=self._access_until(), since=now
         )
-        self._login_limits.forgive(user_key, network)
+        await self._login_limits.forgive(user_key, network)
         return Login(
             access_token=self._tokens.issue_access(user, session.session_id),
             refresh_token=self._tokens.issue_refresh(user, session.session_id, refresh_id),
