@@ -90,6 +90,7 @@ class RedisSessions:
         await self._local.start(self._found)
         for revocation in self._local.revocations:
             self.revocations.add(self._stamped(revocation))
+        self._due = False
         await self._sync()
         self._listener = listener
         self._running = True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from functools import cache
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from realtime.accounts import Accounts
@@ -32,6 +34,7 @@ from tests.support.identity import (
     quick_hasher,
 )
 from tests.support.redis import RedisServer, connect, new_prefix, oldest_redis, shared_redis
+from tests.support.server import environment
 from tests.support.sessions import NODES, SessionsContract, identity
 from tests.test_redis_client import told as next_time
 
@@ -245,6 +248,31 @@ class RedisSessionsTests(Case, SessionsContract):
         await told
         self.assertTrue(self.refuses(session_id, self.clock.seconds() + 99, node=2))
         self.assertIsNone(await self.nodes[2].get(session_id))
+
+    async def test_command_line(self) -> None:
+        """What the command line does to a user reaches nodes that have other accounts."""
+        session_id = await self.begin(node=2)
+        told = [node.is_told("user", self.user_id) for node in self.all]
+        state = os.path.dirname(self.path)
+        command = ("-m", "realtime", "--state", state, "user", "remove", "alice")
+        _, problems, status = await getProcessOutputAndValue(sys.executable, command, environment())
+        self.assertEqual((problems, status), (b"", 0))
+        self.clock.advance(POLL_SECONDS)
+        await gatherResults(told)
+        self.assertEqual(self.all_refuse(session_id, self.clock.seconds()), [True] * NODES)
+        self.assertIsNone(await self.nodes[2].get(session_id))
+
+    async def test_unheard(self) -> None:
+        """What no channel has told is found after some minutes."""
+        keys = (self.keys.key("revocations"), self.keys.key("revocations", "expiry"), "elsewhere")
+        prefixes = [self.keys.key(sort) + b":" for sort in ("session", "sessions")]
+        row = ["session", "ext", "0", repr(START + 9999), "0"]
+        await self.all[0].redis.run(REVOKE, keys, [repr(START), *prefixes, *row])
+        await self.tick()
+        self.assertEqual(self.all_refuse("ext"), [False] * NODES)
+        told = [node.is_told("session", "ext") for node in self.all]
+        self.clock.advance(SYNC_SECONDS)
+        await gatherResults(told)
 
     async def test_many_revocations(self) -> None:
         """Revocations are read page by page."""
