@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -12,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime.client import Client
 from realtime.envelope import (
     BadCommand,
     Broadcast,
@@ -26,28 +24,21 @@ from realtime.errors import InternalError, RealtimeError
 from realtime.interfaces import Gatekeeper
 from realtime.model import Namespace
 from realtime.rules import may_publish
+from realtime.waiting import WaitingClient
 
 _log = Logger()
 
 
-class AskingClient(Client):
+class AskingClient(WaitingClient):
     """Obeys commands in the order in which they come, one question at a time.
 
-    While a question is open nothing more is read; what has been read already waits. Only what
-    the rules would allow is asked about; what has not been obeyed when the connection ends is not.
+    Only what the rules would allow is asked about.
     """
 
-    __slots__ = ("_waiting",)
+    __slots__ = ()
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._waiting: deque[bytes] | None = None
-
-    def receive(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
         """Obey one command, or ask about it first."""
-        if self._waiting is not None:
-            self._waiting.append(message)
-            return
         try:
             command = decode_command(message)
         except BadCommand:
@@ -55,13 +46,9 @@ class AskingClient(Client):
         else:
             question = self._question(command)
         if question is None or not self.may_speak():
-            super().receive(message)
+            super().take(message)
             return
-        self._waiting = deque()
-        self.transport.hold()
-        asked = Deferred.fromCoroutine(question())
-        asked.addErrback(self._fail, command.id)
-        asked.addCallback(self._go_on)
+        self.wait(Deferred.fromCoroutine(question()).addErrback(self._fail, command.id))
 
     def _question(self, command: Command) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """What has to be asked about a command, if anything."""
@@ -88,7 +75,7 @@ class AskingClient(Client):
                 and type(self.node.lookup(name)) is not str
                 and may(self.identity, "subscribe", name)
             ]
-            if new and len(new) <= self.max_subscriptions:
+            if new and len(new) <= self.policy.max_subscriptions:
                 return partial(self._ask_to_subscribe, hooks, command, new)
         return None
 
@@ -101,15 +88,15 @@ class AskingClient(Client):
         except RealtimeError as error:
             self.refuse(error, command.id)
             return
-        if self.send is not len:
+        if self.is_open:
             data.payload = Raw(payload)
-            super().receive(encode_json(command))
+            super().take(encode_json(command))
 
     async def _ask_to_subscribe(
         self, hooks: Gatekeeper, command: Subscribe, new: list[str]
     ) -> None:
         denied = await hooks.subscribe(self.identity, self.connection_id, new)
-        if self.send is len:
+        if not self.is_open:
             return
         names = [name for name in command.data.topics if name not in denied]
         # The id is answered once: by what is still to be obeyed, or by the first Error.
@@ -119,18 +106,8 @@ class AskingClient(Client):
             unanswered = None
         if names or not denied:
             command.data.topics = names
-            super().receive(encode_json(command))
+            super().take(encode_json(command))
 
     def _fail(self, failure: Failure, id: CommandId) -> None:
         _log.failure("Asking about a command failed", failure)
         self.refuse(InternalError(), id)
-
-    def _go_on(self, _: object) -> None:
-        """Obey what has waited, up to the next question."""
-        waiting, self._waiting = self._waiting or deque(), None
-        while waiting and self.send is not len:
-            self.receive(waiting.popleft())
-            if self._waiting is not None:
-                self._waiting = waiting
-                break
-        self.transport.release()

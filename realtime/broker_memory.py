@@ -24,6 +24,9 @@ class MemoryBroker:
     `seconds` is Unix time. Durable topics need a `journal`, and `open` to have succeeded.
     """
 
+    remote = False
+    up = True
+
     def __init__(
         self,
         seconds: Callable[[], float] = time.time,

@@ -46,6 +46,8 @@ class RedisBroker:
     publications were lost for good, and with a pattern of whose topics some may have been.
     """
 
+    remote = True
+
     def __init__(
         self,
         ring: Ring,
@@ -80,6 +82,11 @@ class RedisBroker:
         """See `IBroker.start`."""
         self._deliver = deliver
         self._announce = announce
+
+    @property
+    def up(self) -> bool:
+        """Whether all servers are there."""
+        return self._ring.up
 
     # -- publishing --------------------------------------------------------------------------
 

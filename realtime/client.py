@@ -39,17 +39,18 @@ from realtime.errors import (
 )
 from realtime.handlers import (
     forbidden,
+    ping,
     presence,
     read_history,
-    subscribe,
     topic_namespace,
     unsubscribe,
 )
 from realtime.interfaces import Gatekeeper, Transport
-from realtime.limits import TokenBucket
+from realtime.limits import TokenBucket, take_of
 from realtime.model import Identity, Namespace, Position
 from realtime.node import Node
 from realtime.rules import may_publish
+from realtime.subscribing import subscribe
 
 SERVER_NAME = "WebSocket Real-time Communication Server"
 # Seconds before its token's expiry at which a client is told.
@@ -129,14 +130,9 @@ class Client:
         return f"{self.node.node_id}-{self.number:x}"
 
     @property
-    def max_subscriptions(self) -> int:
-        """See `Caller.max_subscriptions`."""
-        return self.policy.max_subscriptions
-
-    @property
-    def max_reply(self) -> int:
-        """See `Caller.max_reply`."""
-        return self.policy.max_reply
+    def is_open(self) -> bool:
+        """See `Caller.is_open`."""
+        return self.send is not len
 
     # -- the transport's side ----------------------------------------------------------------
 
@@ -198,12 +194,15 @@ class Client:
             else:
                 result = _HANDLERS[type(command)](self, command)
                 if result is not None:
-                    Deferred.fromCoroutine(result).addErrback(self._failed, command)
+                    self.wait(Deferred.fromCoroutine(result).addErrback(self._failed, command))
         except RealtimeError as error:
             self.refuse(error, command.id)
         except Exception:
             self._log.failure("A {command} command failed", command=type(command).__name__)
             self.refuse(InternalError(), command.id)
+
+    def wait(self, obeyed: Deferred[None]) -> None:
+        """A command has begun to be obeyed; here nothing waits for it, as it takes no time."""
 
     def charge(self) -> bool:
         """Count a frame that is no message; answer whether it is within the rate."""
@@ -255,7 +254,7 @@ class Client:
             self._next_ping = tick + policy.heartbeat_interval
             self.transport.ping()
         # Writing may have ended the connection.
-        if self.send is not len:
+        if self.is_open:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -302,15 +301,10 @@ class Client:
                 f"A payload on this topic has at most {limit} bytes",
                 details={"field": field, "max_payload": limit},
             )
-        rate = namespace.rate
-        if rate is not None:
-            rates = self._rates
-            if rates is None:
-                rates = self._rates = {}
-            bucket = rates.get(namespace.pattern)
-            if bucket is None:
-                bucket = rates[namespace.pattern] = TokenBucket(rate, max(1.0, rate))
-            wait = bucket.take(self.node.now())
+        if namespace.rate is not None:
+            if self._rates is None:
+                self._rates = {}
+            wait = take_of(self._rates, namespace.pattern, namespace.rate, self.node.now())
             if wait:
                 raise RateLimited(wait, "Too many publications on these topics")
 
@@ -334,17 +328,19 @@ class Client:
             raise InvalidRequest(
                 "'target_user' cannot be empty", details={"field": "data.target_user"}
             )
-        delivered = self.node.direct(
+        result = self.node.direct(
             data.target_user, data.payload, self.identity.user_id, self.node.now(), data.key
         )
+        if isinstance(result, Deferred):
+            result.addCallbacks(
+                self._directed, self._failed, callbackArgs=(command,), errbackArgs=(command,)
+            )
+        else:
+            self._directed(result, command)
+
+    def _directed(self, delivered: int, command: DirectMessage) -> None:
         if command.id is not None:
             self.answer("Ack", {"delivered": delivered}, command.id)
-
-    def _ping(self, command: Ping) -> None:
-        data: dict[str, Any] = {"server_time": int(self.node.now() * 1000)}
-        if command.data is not None and command.data.timestamp is not None:
-            data["timestamp"] = command.data.timestamp
-        self.answer("Pong", data, command.id)
 
     def _authenticate(self, command: Authenticate) -> None:
         identity = self.policy.authenticate(command.data.token)
@@ -393,7 +389,7 @@ _HANDLERS: dict[type[Any], Callable[[Client, Any], Coroutine[Any, Any, None] | N
     DirectMessage: Client._direct_message,
     Subscribe: subscribe,
     Unsubscribe: unsubscribe,
-    Ping: Client._ping,
+    Ping: ping,
     Authenticate: Client._authenticate,
     History: read_history,
     Presence: presence,

@@ -1,4 +1,4 @@
-"""What the commands of a client mean that are about topics and who is on them."""
+"""What the commands of a client mean that need nothing of the connection but its policy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from msgspec import UNSET, Raw
 from realtime.envelope import (
     CommandId,
     History,
+    Ping,
     Presence,
-    Subscribe,
     Unsubscribe,
-    encode_broadcast,
     encode_entries,
 )
 from realtime.errors import Conflict, Forbidden, InvalidRequest, NotFound, RealtimeError
@@ -21,7 +20,6 @@ from realtime.interfaces import Peer
 from realtime.model import Member, Namespace, Position, Publication
 from realtime.node import Node
 from realtime.rules import Right, has_right
-from realtime.topics import is_pattern
 
 # Entries of one History or Presence message, and bytes of a user's state.
 MAX_PAGE = 1000
@@ -36,10 +34,8 @@ TOPIC_COST = 0.05
 DENIAL_COST = 1.0
 
 
-class Caller(Peer, Protocol):
-    """The client whose command it is."""
-
-    node: Node
+class Bounds(Protocol):
+    """What a client is held to: its subscriptions, and bytes of publications in one answer."""
 
     @property
     def max_subscriptions(self) -> int:
@@ -48,6 +44,20 @@ class Caller(Peer, Protocol):
     @property
     def max_reply(self) -> int:
         """How many bytes of publications one answer may have."""
+
+
+class Caller(Peer, Protocol):
+    """The client whose command it is."""
+
+    node: Node
+
+    @property
+    def policy(self) -> Bounds:
+        """What it is held to."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still takes messages."""
 
     def tell(self, type: str, data: dict[str, Any], id: CommandId) -> None:
         """Send a message in order with publications."""
@@ -65,80 +75,22 @@ class Caller(Peer, Protocol):
         """Charge what a command took beyond itself, in messages of the rate limit."""
 
 
-def subscribe(caller: Caller, command: Subscribe) -> None:
-    """Subscribe to topics and patterns; those that are denied are refused one by one."""
-    recover = command.data.recover
-    taken: list[dict[str, Any]] = []
-    denied: list[RealtimeError] = []
-    for name in _names(caller, command.data.topics):
-        since = recover.get(name)
-        try:
-            position = None if since is None else Position(since.offset, since.epoch)
-            taken.append(_subscribe_to(caller, name, position))
-        except RealtimeError as error:
-            denied.append(error)
-    if denied:
-        caller.spend(len(denied) * DENIAL_COST)
-    # The id is answered once: by the Status, or by the first Error where there is none.
-    unanswered = command.id if denied and not taken else None
-    for refusal in denied:
-        caller.refuse(refusal, unanswered)
-        unanswered = None
-    if taken:
-        caller.node.subscribed(caller, [entry["topic"] for entry in taken])
-    if taken or not denied:
-        caller.tell("Status", {"status": "subscribed", "topics": taken}, command.id)
-
-
-def _subscribe_to(caller: Caller, name: str, since: Position | None) -> dict[str, Any]:
-    """Subscribe to one, and send what was missed since a position; answer its status."""
-    node = caller.node
-    namespace = node.lookup(name)
-    if not isinstance(namespace, Namespace):
-        namespace = None
-        if not (is_pattern(name) and node.rules.may(caller.identity, "subscribe", name)):
-            raise forbidden("subscribe to", name)
-    elif not has_right(caller.identity, "subscribe", namespace, name):
-        raise forbidden("subscribe to", name)
-    new = name not in caller.topics
-    if new and len(caller.topics) >= caller.max_subscriptions:
-        limit = caller.max_subscriptions
-        raise Forbidden(f"A connection has at most {limit} subscriptions", details={"topic": name})
-    node.subscribe(caller, name, namespace)
-    status: dict[str, Any] = {"topic": name}
-    page = None
-    if namespace is not None and namespace.history_size:
-        page = node.history(name, namespace, limit=0)
-    if page is not None:
-        status |= {"offset": page.position.offset, "epoch": page.position.epoch}
-    if since is not None and new:
-        status["recovered"] = namespace is not None and _recover(caller, name, namespace, since)
-    return status
-
-
-def _recover(caller: Caller, topic: str, namespace: Namespace, since: Position) -> bool:
-    """Send all that was published after a position, or nothing; answer which."""
-    # More than fit are not even looked at.
-    most = caller.max_reply // ENVELOPE + 1
-    page = caller.node.history(topic, namespace, since=since, limit=most)
-    if page is None or len(page.publications) == most:
-        return False
-    missed = list(within(page.publications, caller.max_reply))
-    if len(missed) < len(page.publications):
-        return False
-    caller.spend(len(missed) * TOPIC_COST)
-    caller.node.resend(caller, [encode_broadcast(publication) for publication in missed])
-    return True
+def ping(caller: Caller, command: Ping) -> None:
+    """Answer with the time."""
+    data: dict[str, Any] = {"server_time": int(caller.node.now() * 1000)}
+    if command.data is not None and command.data.timestamp is not None:
+        data["timestamp"] = command.data.timestamp
+    caller.answer("Pong", data, command.id)
 
 
 def unsubscribe(caller: Caller, command: Unsubscribe) -> None:
     """Leave topics and patterns."""
-    names = _names(caller, command.data.topics)
+    names = names_of(caller, command.data.topics)
     caller.node.unsubscribe_all(caller, names)
     caller.tell("Status", {"status": "unsubscribed", "topics": list(names)}, command.id)
 
 
-def read_history(caller: Caller, command: History) -> None:
+async def read_history(caller: Caller, command: History) -> None:
     """Answer with what was published on a topic."""
     data = command.data
     namespace = _readable(caller, data.topic, "read_history", "read the history of")
@@ -146,14 +98,14 @@ def read_history(caller: Caller, command: History) -> None:
         raise NotFound("No history is kept of this topic", details={"topic": data.topic})
     since = None if data.since is None else Position(data.since.offset, data.since.epoch)
     limit = min(data.limit, MAX_PAGE)
-    page = caller.node.history(
+    page = await caller.node.history(
         data.topic, namespace, since=since, limit=limit, reverse=data.reverse
     )
     if page is None:
         raise Conflict(
             "What followed this position is no longer all there", details={"topic": data.topic}
         )
-    publications = list(within(page.publications, caller.max_reply))
+    publications = list(within(page.publications, caller.policy.max_reply))
     caller.spend(len(publications) * TOPIC_COST)
     answer = {
         "topic": data.topic,
@@ -216,10 +168,10 @@ def forbidden(act: str, topic: str) -> Forbidden:
     return Forbidden(f"You may not {act} this topic", details={"topic": topic})
 
 
-def _names(caller: Caller, named: list[str]) -> dict[str, None]:
+def names_of(caller: Caller, named: list[str]) -> dict[str, None]:
     """The topics and patterns named, each once; one that is neither refuses the whole command."""
     caller.spend(len(named) * TOPIC_COST)
-    limit = max(MAX_TOPICS, caller.max_subscriptions)
+    limit = max(MAX_TOPICS, caller.policy.max_subscriptions)
     if len(named) > limit:
         raise InvalidRequest(
             f"A command names at most {limit} topics",

@@ -119,13 +119,15 @@ class Hub(Generic[S]):
         found = self._connections.get(connection_number(connection_id))
         return found if found is not None and found.connection_id == connection_id else None
 
+    def count(self, user_id: str) -> int:
+        """How many connections a user has here."""
+        return len(self._users.get(user_id, ()))
+
     def connections_of(self, user: str) -> list[S]:
         """The connections of a user, by id or, failing that, by username."""
-        connections = self._users.get(user)
-        if connections is None:
-            named = self._usernames.get(username_key(user[:MAX_BYTES]), ("",))
-            connections = self._users.get(named[0])
-        return list(connections or ())
+        if user not in self._users:
+            user = self._usernames.get(username_key(user[:MAX_BYTES]), ("",))[0]
+        return list(self._users.get(user, ()))
 
     # -- subscriptions ---------------------------------------------------------------------
 
@@ -216,16 +218,15 @@ class Hub(Generic[S]):
 
     def subscribers(self, topic: str) -> int:
         """How many connections here have subscribed to a topic by its name."""
-        entry = self._topics.get(topic)
-        return 0 if entry is None else len(entry.members)
+        return len(self._topics[topic].members) if topic in self._topics else 0
 
     def topics(self) -> list[str]:
         """The topics that have subscribers here by their names."""
         return list(self._topics)
 
-    def topic_count(self) -> int:
-        """How many topics have subscribers here."""
-        return len(self._topics)
+    def has(self, name: str) -> bool:
+        """Whether a topic or pattern has subscribers here."""
+        return self._entry(name) is not None
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -254,9 +255,10 @@ class Hub(Generic[S]):
             self._scheduled = True
             self._call_soon(self._flush)
 
-    def announce(self, topic: str, message: bytes) -> None:
-        """Queue a message of the server's for the present subscribers of a topic."""
-        members = self._members(topic)
+    def announce(self, name: str, message: bytes) -> None:
+        """Queue a message of the server's for the present subscribers of a topic, or a pattern."""
+        entry = self._patterns.get(name) if is_pattern(name) else None
+        members = self._members(name) if entry is None else dict(entry.members)
         if members is not None:
             self._enqueue(members, text_frame(message))
 

@@ -7,11 +7,11 @@ an object of a higher one is a typing protocol.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from realtime.errors import CloseCode, RealtimeError
 from realtime.model import (
@@ -150,6 +150,27 @@ class Gatekeeper(Protocol):
         ...
 
 
+class Cluster(Protocol):
+    """The other nodes of the service."""
+
+    def changed(self, user_id: str, username: str | None, connections: int) -> None:
+        """A user has so many connections here now."""
+
+    def direct(
+        self, target_user: str, message: bytes, scope: tuple[str, str, str] | None
+    ) -> Deferred[int]:
+        """Send a message to a user's connections on all nodes; fires with their number.
+
+        What was sent before with the same `scope` is not sent again. Fails with `Unavailable`.
+        """
+
+    async def ask(self, question: str, *args: Any, node: str | None = None) -> list[Any]:
+        """Answers of all nodes, or of one; those that do not answer in time are left out."""
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """What each node says of itself."""
+
+
 class IBroker(Interface):
     """Carries publications between nodes, and keeps the topics' histories.
 
@@ -157,6 +178,9 @@ class IBroker(Interface):
     node that has subscribed to the topic, in the order accepted. With a history it has a
     position by then: offsets of one epoch are 1, 2, 3 and so on, without gaps.
     """
+
+    remote: bool = Attribute("Whether answers take time, and other nodes publish.")
+    up: bool = Attribute("Whether it is within reach.")
 
     def start(
         deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]

@@ -46,6 +46,14 @@ class TokenBucket:
         return self._full_at <= now
 
 
+def take_of(buckets: dict[str, TokenBucket], key: str, rate: float, now: float) -> float:
+    """Take a token of one of some buckets that last a second; answer as `TokenBucket.take`."""
+    bucket = buckets.get(key)
+    if bucket is None:
+        bucket = buckets[key] = TokenBucket(rate, max(1.0, rate))
+    return bucket.take(now)
+
+
 class KeyedLimiter:
     """One token bucket a key, for at most `max_keys` keys at a time.
 

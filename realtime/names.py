@@ -67,6 +67,11 @@ def new_session_id() -> str:
     return f"sess_{token_hex(16)}"
 
 
+def new_node_id() -> str:
+    """Make an id for a server process."""
+    return token_hex(4)
+
+
 def connection_number(connection_id: str) -> int:
     """The number in a connection's id, 0 in what is none."""
     try:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from heapq import nsmallest
-from secrets import token_hex
 
 from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from realtime.envelope import encode_direct_message, encode_message
+from realtime.arrivals import Arrival, Arrivals
+from realtime.envelope import encode_broadcast, encode_direct_message, encode_message
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.hub import Hub
 from realtime.idempotency import Keys
-from realtime.interfaces import Deadline, Events, IBroker, IPresence, Peer
+from realtime.interfaces import Cluster, Deadline, Events, IBroker, IPresence, Peer
 from realtime.metrics import Counters
 from realtime.model import (
     Health,
@@ -31,15 +30,13 @@ from realtime.model import (
     PresencePage,
     Publication,
 )
-from realtime.names import connection_number
+from realtime.names import new_node_id
 from realtime.rules import Rules
 from realtime.topics import check_pattern, check_topic, is_pattern
 from realtime.wheel import TimerWheel
 
 # Deadlines served in one turn of the reactor, a few milliseconds of them.
 DEADLINES_A_TURN = 100
-# Topics looked at in one turn, where all are.
-TOPICS_A_TURN = 5000
 # Names that are looked up once only.
 CACHED_NAMES = 4096
 
@@ -58,9 +55,12 @@ class Node:
         deadlines: TimerWheel[Deadline],
         *,
         max_connections: int,
+        node_id: str | None = None,
         events: Events | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._events = events
+        self._cluster = cluster
         # Asked for every publication.
         self._wants_publications = events is not None and "publish" in events.wants
         self._broker = broker
@@ -68,10 +68,10 @@ class Node:
         self.hub = hub
         self.rules = rules
         self.lookup = lru_cache(maxsize=CACHED_NAMES)(self._lookup)
-        self._clock = clock
+        self.clock = clock
         self.counters = counters
         self.max_connections = max_connections
-        self.node_id = token_hex(4)
+        self.node_id = node_id or new_node_id()
         self.draining = False
         self.now: Callable[[], float] = clock.seconds
         self._started_at = clock.seconds()
@@ -81,7 +81,10 @@ class Node:
         self._when_empty: list[Deferred[None]] = []
         self._direct_keys: Keys[int, None] = Keys()
         self._told_keys: Keys[None, None] = Keys()
-        broker.start(hub.deliver, hub.announce)
+        # Whether subscribing and reading histories takes time.
+        self.remote = broker.remote
+        self._arrivals = Arrivals(hub.deliver)
+        broker.start(self._arrivals.deliver if broker.remote else hub.deliver, hub.announce)
         presence.start(broker.announce)
 
     # -- connections -----------------------------------------------------------------------
@@ -101,6 +104,8 @@ class Node:
     def connect(self, peer: Peer) -> None:
         """Take in an admitted connection."""
         self.hub.add(peer)
+        if self._cluster is not None:
+            self._tell_cluster(peer, self._cluster)
         self.counters.active_connections += 1
         self.counters.total_connections += 1
         if self._events is not None:
@@ -111,6 +116,12 @@ class Node:
         for name in self.hub.remove(peer):
             self._vacate(name)
         self._presence.leave_all(peer.connection_id)
+        if self._cluster is not None:
+            self._tell_cluster(peer, self._cluster)
+
+    def _tell_cluster(self, peer: Peer, cluster: Cluster) -> None:
+        identity = peer.identity
+        cluster.changed(identity.user_id, identity.username, self.hub.count(identity.user_id))
 
     def disconnect(self, peer: Peer, code: int) -> None:
         """Forget a connection that has ended with a close code."""
@@ -157,7 +168,7 @@ class Node:
         for item in due:
             item.on_deadline(self.tick)
         if len(due) == DEADLINES_A_TURN:
-            self._clock.callLater(0, self.advance)
+            self.clock.callLater(0, self.advance)
 
     # -- topics and messages ---------------------------------------------------------------
 
@@ -170,14 +181,50 @@ class Node:
             return check_pattern(name)
         return check_topic(name) or self.rules.namespace(name)
 
-    def subscribe(self, peer: Peer, name: str, namespace: Namespace | None) -> None:
-        """Subscribe a connection to a permitted topic of a namespace, or to a pattern."""
-        if self.hub.subscribe(peer, name):
-            self._broker.subscribe(name)
-            if self._events is not None:
-                self._events.occupied(name)
+    def arrive(self, peer: Peer, name: str, room: int) -> Arrival:
+        """Begin to subscribe a connection to a permitted topic or pattern.
+
+        To be ended by `land`, or by `turn_back`. At most `room` bytes of publications wait for it.
+        """
+        arrival = self._arrivals.begin(peer, name, room)
+        if not self.hub.has(name):
+            arrival.heard = self._broker.subscribe(name)
+        return arrival
+
+    def land(
+        self,
+        arrival: Arrival,
+        namespace: Namespace | None,
+        missed: Sequence[Publication],
+        position: Position | None,
+    ) -> None:
+        """Send what was missed up to a position, and what follows from now on.
+
+        A topic has a namespace, a pattern has none.
+        """
+        self._arrivals.end(arrival)
+        peer, name = arrival.peer, arrival.name
+        following = arrival.following(position)
+        if following is None:
+            self._leave_alone(name)
+            peer.close(CloseCode.LOST_POSITION)
+            return
+        if missed or following:
+            self.resend(peer, [encode_broadcast(each) for each in (*missed, *following)])
+        if self.hub.subscribe(peer, name) and self._events is not None:
+            self._events.occupied(name)
         if namespace is not None and namespace.presence:
             self._presence.join(name, namespace, peer.connection_id, peer.identity)
+
+    def turn_back(self, arrival: Arrival) -> None:
+        """Undo `arrive`."""
+        self._arrivals.end(arrival)
+        self._leave_alone(arrival.name)
+
+    def _leave_alone(self, name: str) -> None:
+        """Stop hearing a topic or pattern, unless somebody has it or is on the way."""
+        if name not in self._arrivals and not self.hub.has(name):
+            self._broker.unsubscribe(name)
 
     def subscribed(self, peer: Peer, names: Sequence[str]) -> None:
         """One command has subscribed a connection to all of these."""
@@ -195,7 +242,8 @@ class Node:
             self._events.unsubscribed(peer.identity, peer.connection_id, left, self.now())
 
     def _vacate(self, name: str) -> None:
-        self._broker.unsubscribe(name)
+        if name not in self._arrivals:
+            self._broker.unsubscribe(name)
         if self._events is not None:
             self._events.vacated(name)
 
@@ -244,7 +292,7 @@ class Node:
         elif self._events is not None:
             self._events.published(replace(publication, position=result))
 
-    def history(
+    async def history(
         self,
         topic: str,
         namespace: Namespace,
@@ -254,10 +302,14 @@ class Node:
         reverse: bool = False,
     ) -> HistoryPage | None:
         """See `IBroker.history`."""
-        page: HistoryPage | None = self._broker.history(
-            topic, namespace, since=since, limit=limit, reverse=reverse
-        )
+        found = self._broker.history(topic, namespace, since=since, limit=limit, reverse=reverse)
+        page: HistoryPage | None = await found if isinstance(found, Deferred) else found
         return page
+
+    def lost(self, name: str) -> None:
+        """Tell subscribers of a topic or pattern that they may have missed something for good."""
+        notice = {"status": "gap", "topics": [name]}
+        self.hub.announce(name, encode_message("Status", notice, int(self.now() * 1000)))
 
     async def remove_history(self, topic: str) -> None:
         """See `IBroker.remove_history`."""
@@ -275,43 +327,6 @@ class Node:
         member: Member | None = await self._presence.set_state(topic, user_id, state)
         return member
 
-    async def topics(self, prefix: str, after: str, limit: int) -> list[tuple[str, int]]:
-        """Topics that begin with `prefix` and follow `after`, with their numbers of subscribers."""
-        names = self.hub.topics()
-        found: list[str] = []
-        for start in range(0, len(names), TOPICS_A_TURN):
-            if start:
-                turn: Deferred[None] = Deferred()
-                self._clock.callLater(0, turn.callback, None)
-                await turn
-            part = names[start : start + TOPICS_A_TURN]
-            found += [name for name in part if name > after and name.startswith(prefix)]
-            found = nsmallest(limit, found)
-        return [(name, self.hub.subscribers(name)) for name in found]
-
-    def connections(self, user: str | None, after: str | None, limit: int) -> list[Peer]:
-        """Connections, of one user or all, the oldest first; those that follow `after`."""
-        peers = self.hub.connections() if user is None else self.hub.connections_of(user)
-        if after is not None:
-            # By its number: that connection may have ended since.
-            last = connection_number(after)
-            peers = [peer for peer in peers if peer.number > last]
-        return peers[:limit]
-
-    def end(self, connection_id: str) -> bool:
-        """Close a connection by force; answer whether there is one of that id."""
-        peer = self.hub.connection(connection_id)
-        if peer is not None:
-            peer.close(CloseCode.FORCED)
-        return peer is not None
-
-    def end_all(self, user: str) -> int:
-        """Close all connections of a user by force; answer how many."""
-        peers = self.hub.connections_of(user)
-        for peer in peers:
-            peer.close(CloseCode.FORCED)
-        return len(peers)
-
     def direct(
         self,
         target_user: str,
@@ -319,24 +334,30 @@ class Node:
         from_user: str,
         now: float,
         key: str | None = None,
-    ) -> int:
+    ) -> int | Deferred[int]:
         """Send JSON text to all connections of a user; answer how many.
 
         A `key` that was used for this user within `KEY_TTL` seconds sends nothing again.
         """
-        if key is not None:
-            scope = (target_user, from_user, key)
+        scope = None if key is None else (target_user, from_user, key)
+        if scope is not None and self._cluster is None:
             found = self._direct_keys.find(scope, now)
             if found is not None:
                 return found[0]
         self.counters.messages_received += 1
+        message = encode_direct_message(payload, from_user, int(now * 1000))
+        if self._cluster is not None:
+            return self._cluster.direct(target_user, message, scope)
+        delivered = self.deliver_direct(target_user, message)
+        if scope is not None:
+            self._direct_keys.done(scope, delivered, now)
+        return delivered
+
+    def deliver_direct(self, target_user: str, message: bytes) -> int:
+        """Send a message to a user's connections on this node; answer how many."""
         targets = self.hub.connections_of(target_user)
-        if targets:
-            message = encode_direct_message(payload, from_user, int(now * 1000))
-            self.hub.deliver_to(targets, message)
-            self.counters.messages_sent += len(targets)
-        if key is not None:
-            self._direct_keys.done(scope, len(targets), now)
+        self.hub.deliver_to(targets, message)
+        self.counters.messages_sent += len(targets)
         return len(targets)
 
     def resend(self, peer: Peer, messages: Sequence[bytes]) -> None:
@@ -365,6 +386,8 @@ class Node:
             reason = "Draining"
         elif self.counters.active_connections >= self.max_connections:
             reason = "At capacity"
+        elif not self._broker.up:
+            reason = "Broker unreachable"
         return Health(
             reason,
             self.counters.active_connections,

@@ -42,6 +42,10 @@ class Keys:
         """The key of a sort of thing: `prefix sort:name`, or `prefix sort`."""
         return self.prefix + (f"{sort}:{name}" if name else sort).encode()
 
+    def beginning(self, sort: str) -> bytes:
+        """What the keys of a sort of thing begin with."""
+        return self.prefix + f"{sort}:".encode()
+
     def channel(self, topic: str) -> bytes:
         """The channel of a topic."""
         return self._channel + topic.encode()

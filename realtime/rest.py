@@ -37,6 +37,7 @@ from realtime.errors import (
 from realtime.http_request import Request
 from realtime.metrics import JSON, Metrics, negotiate
 from realtime.node import Node
+from realtime.nodes import Nodes
 from realtime.openapi import openapi
 from realtime.origins import Origins
 from realtime.page import add_page
@@ -97,14 +98,16 @@ class RestApi:
         origins: Origins,
         ws_resource: IResource,
         backends: Backends | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         self._node = node
+        self._nodes = nodes or Nodes(node)
         self._metrics = metrics
         self._info = info
         self._ws_resource = ws_resource
         app = Klein()
         app.url_map.merge_slashes = False
-        routes: dict[str, Callable[[IRequest], bytes | IResource]] = {
+        routes: dict[str, Callable[[IRequest], Any]] = {
             "/health": self._health,
             "/health/ready": self._health,
             "/health/live": self._live,
@@ -119,8 +122,8 @@ class RestApi:
         add_sessions(app, auth)
         if backends is not None:
             add_publish(app, node, backends)
-            add_topics(app, node, backends)
-            add_connections(app, node, backends)
+            add_topics(app, self._nodes, backends)
+            add_connections(app, self._nodes, backends)
         add_page(app)
         self.resource: IResource = _Frame(app, origins, node)
 
@@ -149,8 +152,8 @@ class RestApi:
         content_type, body = self._metrics.exposition(media_type)
         return answer(request, body, content_type)
 
-    def _about(self, request: IRequest) -> bytes:
-        about = {
+    async def _about(self, request: IRequest) -> bytes:
+        about: dict[str, Any] = {
             "server": {
                 "name": SERVER_NAME,
                 "version": __version__,
@@ -159,6 +162,9 @@ class RestApi:
             "stats": self._node.counters.as_reference(),
             "features": FEATURES,
         }
+        nodes = await self._nodes.describe()
+        if nodes is not None:
+            about["nodes"] = nodes
         return answer_json(request, about)
 
     def _websocket(self, request: IRequest) -> IResource:

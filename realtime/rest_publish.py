@@ -160,7 +160,8 @@ class _Publish:
             raise InvalidRequest("'user' cannot be empty", details={"field": "user"})
         from_user = _sender(identity, body.from_user)
         now = self._node.now()
-        return {"delivered": self._node.direct(user, body.payload, from_user, now, body.key)}
+        result = self._node.direct(user, body.payload, from_user, now, body.key)
+        return {"delivered": await result if isinstance(result, Deferred) else result}
 
 
 async def _finish(topic: str, begun: _Begun) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from realtime.errors import Conflict, InvalidRequest, NotFound
 from realtime.handlers import MAX_PAGE, member_object, topic_namespace, within
 from realtime.model import Namespace, Position
 from realtime.node import Node
+from realtime.nodes import Nodes
 from realtime.rest_requests import (
     add_route,
     bearer_token,
@@ -25,9 +26,9 @@ from realtime.rest_requests import (
 MAX_ANSWER = 1024 * 1024
 
 
-def add_topics(app: Klein, node: Node, backends: Backends) -> None:
+def add_topics(app: Klein, nodes: Nodes, backends: Backends) -> None:
     """Add the routes to an application."""
-    api = _Topics(node, backends)
+    api = _Topics(nodes, backends)
     add_route(app, "GET", "/topics", api.topics)
     add_route(app, "GET", "/topics/<path:topic>/presence", api.presence)
     add_route(app, "GET", "/topics/<path:topic>/history", api.history)
@@ -35,15 +36,16 @@ def add_topics(app: Klein, node: Node, backends: Backends) -> None:
 
 
 class _Topics:
-    def __init__(self, node: Node, backends: Backends) -> None:
-        self._node = node
+    def __init__(self, nodes: Nodes, backends: Backends) -> None:
+        self._nodes = nodes
+        self._node: Node = nodes.node
         self._backends = backends
 
     async def topics(self, request: IRequest) -> bytes:
         """Topics that have subscribers, by name."""
         self._backends.authenticate(bearer_token(request))
         limit = query_number(request, "limit", DEFAULT_PAGE, MAX_PAGE)
-        found = await self._node.topics(
+        found = await self._nodes.topics(
             query(request, "prefix") or "", query(request, "after") or "", limit + 1
         )
         shown = [{"topic": topic, "subscribers": count} for topic, count in found[:limit]]
@@ -65,7 +67,7 @@ class _Topics:
         """What was published on a topic."""
         self._backends.authenticate(bearer_token(request))
         namespace = self._kept(topic)
-        page = self._node.history(
+        page = await self._node.history(
             topic,
             namespace,
             since=_since(request),

@@ -32,6 +32,7 @@ from realtime.model import Identity
 from realtime.node import Node
 from realtime.origins import Origins
 from realtime.send_queue import SendQueue
+from realtime.waiting import WaitingClient
 
 _CLOSE_FRAME = 0x88
 _CONTINUATION = 0
@@ -347,7 +348,9 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         self._authenticate = policy.authenticate
         # A renewed token has to be as good as the one that was connected with.
         self.policy = replace(policy, authenticate=self.identify)
-        self.client = Client if policy.hooks is None else AskingClient
+        self.client: type[Client] = WaitingClient if node.remote else Client
+        if policy.hooks is not None:
+            self.client = AskingClient
         self.options = options
         self.origins = origins
         self.setProtocolOptions(

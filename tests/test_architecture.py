@@ -17,12 +17,12 @@ FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
     " patterns redis_keys redis_url revocations rules schemas topics wheel",
-    "accounts api_keys broker_memory broker_redis database durable history_sqlite hub"
+    "accounts api_keys broker_memory broker_redis cluster_redis database durable history_sqlite hub"
     " presence_memory login_limits_redis session_scripts sessions_redis sessions_sqlite hooks"
     " redis_channels redis_client redis_endpoint redis_feeds"
     " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
-    "node auth backends",
-    "asking client handlers",
+    "arrivals auth backends node nodes",
+    "asking client handlers subscribing waiting",
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
     " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
     "site",
@@ -47,6 +47,7 @@ NEIGHBOURS = {
     "redis_client": {"redis_channels", "redis_endpoint"},
     "redis_ring": {"redis_client"},
     "redis_history": {"redis_client", "redis_ring"},
+    "cluster_redis": {"redis_client", "redis_ring"},
     "broker_redis": {"redis_client", "redis_feeds", "redis_history", "redis_ring"},
     "hooks": {"signed_post"},
     "webhook_delivery": {"signed_post"},
@@ -54,8 +55,12 @@ NEIGHBOURS = {
     "webhooks": {"signed_post", "webhook_delivery"},
     "fastpath": {"websocket"},
     "websocket": {"answers", "handshake", "send_queue"},
-    "asking": {"client"},
-    "client": {"handlers"},
+    "node": {"arrivals"},
+    "nodes": {"node"},
+    "asking": {"waiting"},
+    "client": {"handlers", "subscribing"},
+    "subscribing": {"handlers"},
+    "waiting": {"client"},
     "rest": {
         *("answers", "asyncapi", "http_request", "openapi", "page", "rest_connections"),
         "rest_publish",

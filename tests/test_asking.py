@@ -175,7 +175,7 @@ class SubscribeTests(AskingTestCase):
         self.wire.say("Subscribe", {"topics": ["a"]})
         self.wire.client.closed(1006)
         self.gate.answers.pop(0).callback({})
-        self.assertEqual(self.world.hub.topic_count(), 0)
+        self.assertEqual(len(self.world.hub.topics()), 0)
 
     def test_recovery(self) -> None:
         """Positions to recover from are not lost on the way."""

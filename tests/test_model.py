@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.model import Namespace, Permissions
+from tests.support.node import finished
 from tests.support.peers import Wire, World, identity_of
 
 SIZE, TTL = 6, 10
@@ -236,7 +237,7 @@ class Machine(RuleBasedStateMachine):
             self.keys[scope] = (now + 300, None)
         offset, epoch = 0, ""
         if topic.startswith("h"):
-            page = self.world.node.history(topic, KEPT, limit=0)
+            page = finished(self.world.node.history(topic, KEPT, limit=0))
             assert page is not None
             offset, epoch = page.position.offset, page.position.epoch
             truth = self.truth[topic]

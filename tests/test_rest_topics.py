@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from realtime import node as node_module
+from realtime import nodes as nodes_module
 from realtime.model import Namespace
 from tests.support.backend import BackendTestCase
 
@@ -27,7 +27,7 @@ class TopicsTests(BackendTestCase):
                 self.world.connect().ask("Subscribe", {"topics": [name]})
         self.world.connect().ask("Subscribe", {"topics": ["t.*"]})
         for portion in (3, 5000):
-            self.patch(node_module, "TOPICS_A_TURN", portion)
+            self.patch(nodes_module, "TOPICS_A_TURN", portion)
             seen: list[Any] = []
             after = ""
             while True:
@@ -44,7 +44,7 @@ class TopicsTests(BackendTestCase):
 
     def page(self, path: str) -> Any:
         """An answer for which the node may need some turns."""
-        self.world.node._clock = _Now()  # type: ignore[assignment]
+        self.world.node.clock = _Now()  # type: ignore[assignment]
         return self.ok("GET", path)
 
     def test_bad_queries(self) -> None:

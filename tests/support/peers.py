@@ -117,6 +117,9 @@ class MemoryTransport:
 class ScriptedBroker:
     """A broker whose `answer` to a publication the test chooses; it keeps what it is told."""
 
+    remote = False
+    up = True
+
     def __init__(self) -> None:
         self.topics: list[str] = []
         self.published: list[Publication] = []

@@ -458,7 +458,7 @@ class Rig:
                 "connections": self.counters.active_connections,
                 "in the hub": len(self.hub),
                 "subscriptions": self.counters.subscriptions,
-                "topics": self.hub.topic_count(),
+                "topics": len(self.hub.topics()),
                 "deadlines": len(self.node.deadlines),
                 "timers": len(self.reactor.getDelayedCalls()),
             }

@@ -1,0 +1,139 @@
+"""What the command Subscribe means: permissions, recovery, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from realtime.arrivals import Arrival
+from realtime.envelope import Subscribe
+from realtime.errors import Forbidden, RealtimeError
+from realtime.handlers import DENIAL_COST, ENVELOPE, TOPIC_COST, Caller, forbidden, names_of, within
+from realtime.model import HistoryPage, Namespace, Position, Publication
+from realtime.rules import has_right
+from realtime.topics import is_pattern
+
+
+async def subscribe(caller: Caller, command: Subscribe) -> None:
+    """Subscribe to topics and patterns; those that are denied are refused one by one."""
+    taken: list[dict[str, Any]] = []
+    denied: list[RealtimeError] = []
+    for joining in _begin(caller, command, denied):
+        try:
+            taken.append(await joining)
+        except RealtimeError as error:
+            denied.append(error)
+    if not caller.is_open:
+        return
+    if denied:
+        caller.spend(len(denied) * DENIAL_COST)
+    # The id is answered once: by the Status, or by the first Error where there is none.
+    unanswered = command.id if denied and not taken else None
+    for refusal in denied:
+        caller.refuse(refusal, unanswered)
+        unanswered = None
+    if taken:
+        caller.node.subscribed(caller, [entry["topic"] for entry in taken])
+    if taken or not denied:
+        caller.tell("Status", {"status": "subscribed", "topics": taken}, command.id)
+
+
+def _begin(
+    caller: Caller, command: Subscribe, denied: list[RealtimeError]
+) -> list[Coroutine[Any, Any, dict[str, Any]] | Deferred[dict[str, Any]]]:
+    """Begin to subscribe to each topic that may be; where that takes time, to all at once."""
+    recover = command.data.recover
+    begun: list[Coroutine[Any, Any, dict[str, Any]] | Deferred[dict[str, Any]]] = []
+    new = 0
+    for name in names_of(caller, command.data.topics):
+        try:
+            namespace = _permitted(caller, name)
+            if name not in caller.topics:
+                limit = caller.policy.max_subscriptions
+                if len(caller.topics) + new >= limit:
+                    message = f"A connection has at most {limit} subscriptions"
+                    raise Forbidden(message, details={"topic": name})
+                new += 1
+        except RealtimeError as error:
+            denied.append(error)
+            continue
+        since = recover.get(name)
+        position = None if since is None else Position(since.offset, since.epoch)
+        joining = _join(caller, name, namespace, position)
+        begun.append(Deferred.fromCoroutine(joining) if caller.node.remote else joining)
+    return begun
+
+
+def _permitted(caller: Caller, name: str) -> Namespace | None:
+    """What holds for a topic, None for a pattern; raises `Forbidden`."""
+    namespace = caller.node.lookup(name)
+    if isinstance(namespace, Namespace):
+        if has_right(caller.identity, "subscribe", namespace, name):
+            return namespace
+    elif is_pattern(name) and caller.node.rules.may(caller.identity, "subscribe", name):
+        return None
+    raise forbidden("subscribe to", name)
+
+
+async def _join(
+    caller: Caller, name: str, namespace: Namespace | None, since: Position | None
+) -> dict[str, Any]:
+    """Subscribe to one, and send what was missed since a position; answer its status."""
+    status: dict[str, Any] = {"topic": name}
+    arrival = None
+    if name not in caller.topics:
+        arrival = caller.node.arrive(caller, name, caller.policy.max_reply)
+    try:
+        if arrival is not None and arrival.heard is not None:
+            await arrival.heard
+        page, missed = None, None
+        if namespace is not None and namespace.history_size:
+            if since is not None and arrival is not None:
+                page, missed = await _missed(caller, name, namespace, since)
+            if page is None:
+                page = await caller.node.history(name, namespace, limit=0)
+    except BaseException:
+        if arrival is not None:
+            caller.node.turn_back(arrival)
+        raise
+    if page is not None:
+        status |= {"offset": page.position.offset, "epoch": page.position.epoch}
+    if arrival is not None:
+        if since is not None:
+            status["recovered"] = missed is not None
+        _land(caller, arrival, namespace, page, missed or ())
+    return status
+
+
+async def _missed(
+    caller: Caller, topic: str, namespace: Namespace, since: Position
+) -> tuple[HistoryPage | None, tuple[Publication, ...] | None]:
+    """A page of what was published after a position, and all of that, if it can be sent."""
+    # More than fit are not even looked at.
+    most = caller.policy.max_reply // ENVELOPE + 1
+    page = await caller.node.history(topic, namespace, since=since, limit=most)
+    if page is None:
+        return None, None
+    missed = page.publications
+    newest = missed[-1].position if missed else since
+    fitting = sum(1 for _ in within(missed, caller.policy.max_reply))
+    if newest != page.position or len(missed) == most or fitting < len(missed):
+        return page, None
+    return page, missed
+
+
+def _land(
+    caller: Caller,
+    arrival: Arrival,
+    namespace: Namespace | None,
+    page: HistoryPage | None,
+    missed: tuple[Publication, ...],
+) -> None:
+    if not caller.is_open:
+        caller.node.turn_back(arrival)
+        return
+    if missed:
+        caller.spend(len(missed) * TOPIC_COST)
+    caller.node.land(arrival, namespace, missed, None if page is None else page.position)

@@ -1,0 +1,59 @@
+"""A client whose commands may take time, as other nodes have a part in them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from realtime.client import Client
+
+
+class WaitingClient(Client):
+    """Obeys commands in the order in which they come.
+
+    While one takes time nothing more is read; what has been read already waits. What has not
+    been obeyed when the connection ends is not.
+    """
+
+    __slots__ = ("_open", "_waiting")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._waiting: deque[bytes] | None = None
+        self._open = 0
+
+    def receive(self, message: bytes) -> None:
+        """Obey one command when its turn has come."""
+        if self._waiting is not None:
+            self._waiting.append(message)
+        else:
+            self.take(message)
+
+    def take(self, message: bytes) -> None:
+        """Obey one command now."""
+        Client.receive(self, message)
+
+    def wait(self, obeyed: Deferred[Any]) -> None:
+        """Obey nothing more until `obeyed`, which does not fail, has fired."""
+        if obeyed.called:
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+            self.transport.hold()
+        self._open += 1
+        obeyed.addCallback(self._go_on)
+
+    def _go_on(self, _: object) -> None:
+        """Obey what has waited, up to the next that takes time."""
+        self._open -= 1
+        if self._open or self._waiting is None:
+            return
+        waiting, self._waiting = self._waiting, None
+        while waiting and self.is_open:
+            self.take(waiting.popleft())
+            if self._waiting is not None:
+                self._waiting = waiting
+                break
+        self.transport.release()
