@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from realtime import parse
+from realtime.redis_keys import DEFAULT_PREFIX
 
 PREFIX: Final = "REALTIME_"
 
@@ -29,6 +30,8 @@ class Option:
     environment: str | None = None
     # Whether its value may hold a secret, and is therefore not shown.
     private: bool = False
+    # What stands between the values of a repeatable one in the environment.
+    separator: str = r"\s*,\s*"
 
     @property
     def key(self) -> str:
@@ -221,6 +224,26 @@ OPTIONS: Final[tuple[Option, ...]] = (
         5,
         "How long a user may be gone before Leave is announced; 0 announces at once.",
         parse.integer(0, 3600),
+    ),
+    Option(
+        "redis",
+        "URL",
+        (),
+        "Redis, which makes one service of all nodes that name it: redis://, rediss:// for TLS, "
+        "unix:// or redis+sentinel://. Repeatable: topics are shared out among several.",
+        parse.redis_url,
+        repeatable=True,
+        environment="REDIS_URL",
+        private=True,
+        # A list of sentinels has commas, too.
+        separator=r"\s*,\s*(?=[a-z+]+://)",
+    ),
+    Option(
+        "redis-prefix",
+        "TEXT",
+        DEFAULT_PREFIX,
+        "What all keys and channels in Redis begin with; nodes of one service have the same.",
+        parse.prefix,
     ),
     Option(
         "secret-file",

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from realtime.errors import ConfigurationError
 from realtime.names import is_role
 from realtime.origins import Origins
+from realtime.redis_url import RedisAddress, read_redis_url
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -90,4 +91,16 @@ def url(text: str) -> str:
         known = False
     if not known or not re.fullmatch(r"[!-~]+", text) or "#" in text:
         raise ValueError("is not a URL that begins with http:// or https://")
+    return text
+
+
+def redis_url(text: str) -> RedisAddress:
+    """The address of a Redis."""
+    return read_redis_url(text)
+
+
+def prefix(text: str) -> str:
+    """A short text without white space."""
+    if not re.fullmatch(r"[!-~]{1,64}", text):
+        raise ValueError("is not 1 to 64 characters of ASCII without blanks")
     return text

@@ -15,6 +15,7 @@ from realtime.errors import ConfigurationError
 from realtime.model import Namespace
 from realtime.namespaces import read_namespaces
 from realtime.option_table import OPTIONS, PREFIX, Option
+from realtime.redis_url import RedisAddress
 
 # What Kubernetes and Docker set beside a service called "realtime", or "realtime-redis".
 _LINK: Final = re.compile(
@@ -53,6 +54,8 @@ class Settings:
     strict_topics: bool
     history_bytes: int
     presence_grace: int
+    redis: tuple[RedisAddress, ...]
+    redis_prefix: str
     secret_file: str | None
     jwt_algorithm: str | None
     jwt_public_key: str | None
@@ -113,7 +116,7 @@ def _value(
         if variable is not None and environ.get(variable, "") != "":
             text: Any = environ[variable]
             if option.repeatable:
-                text = [part.strip() for part in text.split(",")]
+                text = re.split(option.separator, text.strip())
             return _parse(option, text, variable)
     if option.name in file:
         return _parse(option, file[option.name], f"{option.name} in {config}")
@@ -163,6 +166,8 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
     if (settings.hook_url is None) != (not settings.hook):
         raise ConfigurationError("--hook-url and --hook go together")
+    if len(set(settings.redis)) < len(settings.redis):
+        raise ConfigurationError("--redis names one server twice")
     for name, url in (("webhook-url", settings.webhook_url), ("hook-url", settings.hook_url)):
         if url is not None and settings.webhook_secret_file is None:
             raise ConfigurationError(f"--{name} needs --webhook-secret-file")

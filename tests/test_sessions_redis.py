@@ -249,6 +249,32 @@ class RedisSessionsTests(Case, SessionsContract):
         self.assertTrue(self.refuses(session_id, self.clock.seconds() + 99, node=2))
         self.assertIsNone(await self.nodes[2].get(session_id))
 
+    async def test_unknown_user(self) -> None:
+        """No session begins of a user whom the node's accounts do not know."""
+        with self.assertRaises(InvalidCredentials):
+            await self.sessions.create("user_x", refresh_id="r1", access_until=START + 99)
+
+    async def test_begun_before_told(self) -> None:
+        """A session begun after a change that its node has not heard of yet goes on."""
+        await self.change_password()
+        self.clock.advance(1)
+        session_id = await self.begin(node=2)
+        await self.tick()
+        self.assertEqual(self.all_refuse(session_id, START), [True] * NODES)
+        self.assertEqual(self.all_refuse(session_id, START + 1), [False] * NODES)
+        self.assertIsNotNone(await self.nodes[0].get(session_id))
+
+    async def test_rotated_session_stays_the_users(self) -> None:
+        """A session that rotation keeps beyond its first end ends with its user."""
+        session_id = await self.begin("r1")
+        for refresh_id in ("r1", "r2"):
+            self.clock.advance(20 * 86400)
+            await self.renew(session_id, refresh_id, next_refresh_id=f"r{int(refresh_id[1]) + 1}")
+        await self.begin()
+        await self.change_password()
+        await self.tick()
+        self.assertEqual(self.all_refuse(session_id, self.clock.seconds()), [True] * NODES)
+
     async def test_command_line(self) -> None:
         """What the command line does to a user reaches nodes that have other accounts."""
         session_id = await self.begin(node=2)
@@ -287,6 +313,8 @@ class RedisSessionsTests(Case, SessionsContract):
     async def test_lifetimes(self) -> None:
         """Nothing is in Redis for good, or for longer than it is of use."""
         session_id = await self.begin("r1")
+        for left in (await self.lifetimes()).values():
+            self.assertTrue(0 < left <= MONTH * 1000)
         await self.renew(session_id, "r1", next_refresh_id="r2")
         self.assertEqual(
             set(await self.lifetimes()), {f"session:{session_id}", f"sessions:{self.user_id}"}

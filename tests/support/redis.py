@@ -11,7 +11,7 @@ import sys
 from functools import cache
 from itertools import count
 from pathlib import Path
-from socket import create_server
+from socket import create_connection, create_server
 from tempfile import mkdtemp
 from typing import Any
 
@@ -100,6 +100,12 @@ class RedisServer:
     def resume(self) -> None:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def tell(self, *command: str) -> str:
+        """Have it obey a command, given as one without blanks in its parts."""
+        with create_connection(("127.0.0.1", self.port), 10) as link:
+            link.sendall(" ".join(command).encode() + b"\r\n")
+            return link.recv(65536).decode()
 
     def forget(self) -> None:
         """Remove what a killed one has written."""
