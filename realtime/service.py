@@ -21,13 +21,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime import __version__
-from realtime.auth import Auth, LoginLimits
+from realtime.auth import Auth
 from realtime.backends import Backends
-from realtime.broker_memory import MemoryBroker
 from realtime.client import ClientPolicy
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
-from realtime.history_sqlite import Journal
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
@@ -35,10 +33,11 @@ from realtime.memory import Reclaimer
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
+from realtime.nodes import Nodes
 from realtime.options import Options
 from realtime.origins import Origins
 from realtime.outgoing import make_outgoing
-from realtime.presence_memory import MemoryPresence
+from realtime.parts import Around, MemoryParts, Parts, RedisParts
 from realtime.rest import RestApi, ServerInfo
 from realtime.rules import Rules
 from realtime.sessions_sqlite import Sessions
@@ -50,7 +49,6 @@ from realtime.wheel import TimerWheel
 
 _log = Logger()
 
-HISTORY = "history.sqlite3"
 # Seconds that the last webhooks have when the server stops.
 OUTGOING_SECONDS = 2.0
 # Connections that may wait to be accepted.
@@ -122,14 +120,6 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _make_broker(settings: Settings, state: Path, reactor: Any) -> MemoryBroker:
-    """The broker, with a journal where topics are durable, or have been."""
-    journal = None
-    if any(namespace.durable for namespace in settings.topics) or (state / HISTORY).exists():
-        journal = Journal(str(state / HISTORY), reactor)
-    return MemoryBroker(reactor.seconds, journal=journal, max_history_bytes=settings.history_bytes)
-
-
 class RealtimeService(Service):
     """One server process. `bind` takes its port; it serves once started and all is ready."""
 
@@ -143,27 +133,43 @@ class RealtimeService(Service):
         origins = Origins(settings.origin)
         hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))
         deadlines: TimerWheel[Deadline] = TimerWheel(int(reactor.seconds()))
-        self._rules = Rules(settings.topics, settings.strict_topics)
-        self._broker = _make_broker(settings, state, reactor)
+        rules = Rules(settings.topics, settings.strict_topics)
         self._outgoing = make_outgoing(settings, state, counters, reactor)
+        around = Around(
+            settings,
+            state,
+            rules,
+            Sessions(self._stores.database, reactor, session_ttl=tokens.refresh_ttl),
+            tokens.refresh_ttl,
+            counters,
+            deadlines,
+            reactor,
+            lambda name: self.node.lost(name),
+        )
+        self._parts: Parts = RedisParts(around) if settings.redis else MemoryParts(around)
         self.node = Node(
-            self._broker,
-            MemoryPresence(deadlines, reactor.seconds, grace=settings.presence_grace),
+            self._parts.broker,
+            self._parts.presence,
             hub,
-            self._rules,
+            rules,
             counters,
             reactor,
             deadlines,
             max_connections=settings.max_connections,
+            node_id=self._parts.node_id,
             events=self._outgoing.events,
+            cluster=self._parts.cluster,
         )
+        nodes = Nodes(self.node, self._parts.cluster)
+        if self._parts.cluster is not None:
+            self._parts.cluster.start(self.node.deliver_direct, nodes.answer, self._about)
         self._auth = Auth(
             tokens,
             self._stores.accounts,
-            Sessions(self._stores.database, reactor, session_ttl=tokens.refresh_ttl),
+            self._parts.sessions,
             reactor,
             self.node.revoke,
-            login_limits=LoginLimits(settings.login_rate, settings.login_burst),
+            login_limits=self._parts.login_limits,
             rotate_refresh_tokens=settings.rotate_refresh_tokens,
         )
         policy = ClientPolicy(
@@ -198,6 +204,7 @@ class RealtimeService(Service):
             origins=origins,
             ws_resource=WebSocketResource(websocket),
             backends=Backends(self._auth, self._stores.keys),
+            nodes=nodes,
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)
@@ -211,13 +218,21 @@ class RealtimeService(Service):
 
     def _tick(self) -> None:
         self.node.advance()
-        self._forget_old()
+        self._parts.tick()
         self._reclaimer.note(self.node.counters.active_connections)
 
-    def _forget_old(self) -> None:
-        """Have what is too old forgotten, some of it in a turn of the reactor."""
-        if not self._broker.advance(self._reactor.seconds()):
-            self._reactor.callLater(0, self._forget_old)
+    def _about(self) -> dict[str, Any]:
+        """What the node says of itself to the others."""
+        health = self.node.health()
+        return {
+            "node_id": self.node.node_id,
+            "host": socket.gethostname(),
+            "port": self.port,
+            "version": __version__,
+            "uptime_seconds": health.uptime_seconds,
+            "connections": health.active_connections,
+            "status": "healthy" if health.reason is None else health.reason,
+        }
 
     def _info(self) -> ServerInfo:
         settings = self._settings
@@ -263,9 +278,10 @@ class RealtimeService(Service):
         listening = self._socket
         assert listening is not None  # noqa: S101
         await self._stores.database.open()
+        await self._parts.connect()
         await self._auth.start()
         await self._stores.keys.start(self._reactor)
-        await self._broker.open(self._rules.namespace)
+        await self._parts.open()
         await self._outgoing.open()
         if not self.running:
             return
@@ -313,7 +329,7 @@ class RealtimeService(Service):
         await self._auth.stop()
         await self._stores.keys.stop()
         await self._outgoing.stop(OUTGOING_SECONDS)
-        await self._broker.stop()
+        await self._parts.stop()
         await self._stores.close()
 
     def stopService(self) -> Deferred[None]:

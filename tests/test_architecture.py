@@ -26,8 +26,8 @@ FLOORS: tuple[str, ...] = (
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
     " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
     "site",
-    "namespaces parse option_table settings options memory outgoing stores service check_config"
-    " commands __main__",
+    "namespaces parse option_table settings options memory outgoing parts stores service"
+    " check_config commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -80,7 +80,8 @@ NEIGHBOURS = {
     "settings": {"namespaces", "option_table"},
     "options": {"option_table", "settings"},
     "outgoing": {"settings"},
-    "service": {"memory", "options", "outgoing", "settings", "stores"},
+    "parts": {"settings"},
+    "service": {"memory", "options", "outgoing", "parts", "settings", "stores"},
     "stores": {"settings"},
     "check_config": {"option_table", "settings", "stores"},
     "commands": {"check_config", "settings", "stores"},
