@@ -21,6 +21,7 @@ from realtime.login_limits_redis import RedisLoginLimits
 from realtime.metrics import Counters
 from realtime.names import new_node_id
 from realtime.presence_memory import MemoryPresence
+from realtime.presence_redis import RedisPresence
 from realtime.redis_client import Redis, RedisRefused
 from realtime.redis_keys import Keys
 from realtime.redis_ring import Ring
@@ -100,9 +101,12 @@ class RedisParts:
         )
         self.broker: IBroker = self._broker
         self.cluster = RedisCluster(ring, keys, self.node_id, reactor, counters)
-        self._presence = MemoryPresence(
+        self._presence = RedisPresence(
+            ring,
+            keys,
+            self.node_id,
             around.deadlines,
-            reactor.seconds,
+            reactor,
             grace=settings.presence_grace,
         )
         self.presence: IPresence = self._presence
@@ -131,15 +135,18 @@ class RedisParts:
 
     async def open(self) -> None:
         """Join the others."""
+        await self._presence.open()
         await self.cluster.open()
 
     def tick(self) -> None:
         """Give signs of life, and look for what is missing; once a second."""
         self.cluster.beat()
+        self._presence.beat()
         self._broker.advance(self._clock.seconds())
 
     async def stop(self) -> None:
         """Leave the others, and disconnect."""
+        await self._presence.stop()
         await self.cluster.stop()
         await self._broker.stop()
         for redis in self._ring.all:

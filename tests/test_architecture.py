@@ -18,8 +18,8 @@ FLOORS: tuple[str, ...] = (
     "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
     " patterns redis_keys redis_url revocations rules schemas topics wheel",
     "accounts api_keys broker_memory broker_redis cluster_redis database durable history_sqlite hub"
-    " presence_memory login_limits_redis session_scripts sessions_redis sessions_sqlite hooks"
-    " redis_channels redis_client redis_endpoint redis_feeds"
+    " presence_memory presence_redis presence_scripts login_limits_redis session_scripts"
+    " sessions_redis sessions_sqlite hooks redis_channels redis_client redis_endpoint redis_feeds"
     " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "asking client handlers subscribing waiting",
@@ -47,6 +47,8 @@ NEIGHBOURS = {
     "redis_client": {"redis_channels", "redis_endpoint"},
     "redis_ring": {"redis_client"},
     "redis_history": {"redis_client", "redis_ring"},
+    "presence_redis": {"presence_scripts", "redis_client", "redis_ring"},
+    "presence_scripts": {"redis_client"},
     "cluster_redis": {"redis_client", "redis_ring"},
     "broker_redis": {"redis_client", "redis_feeds", "redis_history", "redis_ring"},
     "hooks": {"signed_post"},
