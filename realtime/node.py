@@ -141,14 +141,15 @@ class Node:
             if id == (identity.session_id if kind == "session" else identity.user_id):
                 peer.close(CloseCode.SESSION_TERMINATED)
 
-    def close_all(self, code: CloseCode) -> Deferred[None]:
-        """Take no connection more and close all; fires when the last has ended."""
+    def drain(self) -> None:
+        """Take no connection more, and tell all that they will be closed."""
         self.draining = True
         notice = encode_message("Status", {"status": "draining"}, int(self.now() * 1000))
         self.hub.deliver_to(self.hub.connections(), notice)
         self.hub.flush()
-        for peer in self.hub.connections():
-            peer.close(code)
+
+    def when_empty(self) -> Deferred[None]:
+        """Fires when there is no connection, closing ones included."""
         done: Deferred[None] = Deferred()
         if self.counters.active_connections == 0:
             done.callback(None)

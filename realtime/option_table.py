@@ -138,6 +138,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.integer(2, _DAY),
     ),
     Option(
+        "drain-seconds",
+        "SECONDS",
+        10,
+        "Over how long connections are closed when the server stops, so that they come back "
+        "spread; 0 closes all at once.",
+        parse.integer(0, 3600),
+    ),
+    Option(
         "shutdown-timeout",
         "SECONDS",
         5,

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
@@ -24,6 +25,7 @@ from realtime import __version__
 from realtime.auth import Auth
 from realtime.backends import Backends
 from realtime.client import ClientPolicy
+from realtime.drain import Drain, close_all
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
 from realtime.http import HttpSite
@@ -73,7 +75,8 @@ def makeService(options: Options) -> RealtimeService:
         password = token_urlsafe(12)
         if run_alone(lambda alone: _add_first_user(state, alone, password)):
             _welcome(settings, service.port, password)
-        reactor.addSystemEventTrigger("before", "shutdown", _ignore_signals)
+        # When the reactor has taken them itself.
+        reactor.callWhenRunning(take_signals, reactor, service.hurry)
     except (ConfigurationError, RealtimeError) as error:
         raise SystemExit(f"realtime: {error}") from None
     return service
@@ -112,12 +115,6 @@ def _page(host: str, port: int) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104
         host = "localhost"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _ignore_signals() -> None:
-    """Go on stopping: to stop twice would be an error of the reactor."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class RealtimeService(Service):
@@ -214,6 +211,8 @@ class RealtimeService(Service):
         self._socket: socket.socket | None = None
         self._port: Any = None
         self._starting: Deferred[None] | None = None
+        self._drain: Drain | None = None
+        self._hurried = False
         self.port = settings.port
 
     def _tick(self) -> None:
@@ -311,15 +310,20 @@ class RealtimeService(Service):
         self._reactor.stop()
 
     async def _stop(self) -> None:
+        if self._starting is not None:
+            await self._starting
         if self._port is not None:
+            # Still listening: who asks is told that there are other nodes to go to.
+            self.node.drain()
+            if not self._hurried:
+                self._drain = Drain(self.node, self._reactor, self._settings.drain_seconds)
+                await self._drain.start()
             port, self._port = self._port, None
             await port.stopListening()
         elif self._socket is not None:
             self._socket.close()
-        if self._starting is not None:
-            await self._starting
         ended = gatherResults(
-            [self.node.close_all(CloseCode.SERVICE_RESTART), self._http.close_all()]
+            [close_all(self.node, CloseCode.SERVICE_RESTART), self._http.close_all()]
         )
         ended.addTimeout(self._settings.shutdown_timeout, self._reactor)
         ended.addErrback(lambda _: None)  # the process's end will close what is left
@@ -333,9 +337,33 @@ class RealtimeService(Service):
         await self._stores.close()
 
     def stopService(self) -> Deferred[None]:
-        """Stop accepting, tell clients, close their connections (1012), and close the stores."""
+        """Tell clients, close their connections one by one (1012), and close the stores."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """Close all connections at once, if the service stops, or when it does."""
+        self._hurried = True
+        if self._drain is not None:
+            self._drain.hurry()
+
+
+def take_signals(reactor: Any, hurry: Callable[[], object]) -> None:
+    """Stop on SIGTERM and SIGINT with exit status 0; in a hurry on SIGINT, and on a second one."""
+
+    def stop(number: int) -> None:
+        if stopping or number == signal.SIGINT:
+            hurry()
+        if not stopping:
+            stopping.append(number)
+            reactor.stop()
+
+    def handle(number: int, frame: object) -> None:
+        reactor.callFromThread(stop, number)
+
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
 
 
 def _allow_files(wanted: int) -> None:

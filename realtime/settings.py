@@ -42,6 +42,7 @@ class Settings:
     message_burst: float
     heartbeat_interval: int
     client_timeout: int
+    drain_seconds: int
     shutdown_timeout: int
     origin: tuple[str, ...]
     connect_role: tuple[str, ...]

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime.drain import close_all
 from realtime.errors import CloseCode, ServerFull, Unavailable
 from realtime.model import Health, Namespace, Permissions, Position
 from realtime.rules import DEFAULT
@@ -34,7 +35,7 @@ class ConnectionTests(SynchronousTestCase):
         """A draining node admits nobody, full or not."""
         world = World(max_connections=0)
         self.assertRaises(ServerFull, world.node.admit)
-        world.node.close_all(CloseCode.SERVICE_RESTART)
+        close_all(world.node, CloseCode.SERVICE_RESTART)
         self.assertRaises(Unavailable, world.node.admit)
 
     def test_numbers_are_unique(self) -> None:
@@ -108,7 +109,7 @@ class CloseAllTests(SynchronousTestCase):
         wires = [world.connect(f"u{number}") for number in range(3)]
         wires[0].say("Subscribe", {"topics": ["a"]})
         wires[0].say("Broadcast", {"topic": "a", "payload": 1})
-        done = world.node.close_all(CloseCode.SERVICE_RESTART)
+        done = close_all(world.node, CloseCode.SERVICE_RESTART)
         self.assertTrue(world.node.draining)
         heard = [wire.read_now() for wire in wires]
         self.assertEqual(
@@ -128,14 +129,14 @@ class CloseAllTests(SynchronousTestCase):
 
     def test_empty_node(self) -> None:
         """Where nobody is connected there is nothing to wait for."""
-        done = World().node.close_all(CloseCode.SERVICE_RESTART)
+        done = close_all(World().node, CloseCode.SERVICE_RESTART)
         self.assertIsNone(self.successResultOf(done))
 
     def test_asked_twice(self) -> None:
         """Everybody who asked for the end learns of it, once."""
         world = World()
         wire = world.connect()
-        asked = [world.node.close_all(CloseCode.SERVICE_RESTART) for _ in range(2)]
+        asked = [close_all(world.node, CloseCode.SERVICE_RESTART) for _ in range(2)]
         wire.client.closed(1000)
         for done in asked:
             self.assertIsNone(self.successResultOf(done))
@@ -333,5 +334,5 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(world.node.health(), Health(None, 0, 1, 12))
         world.connect()
         self.assertEqual(world.node.health(), Health("At capacity", 1, 1, 12))
-        world.node.close_all(CloseCode.SERVICE_RESTART)
+        close_all(world.node, CloseCode.SERVICE_RESTART)
         self.assertEqual(world.node.health().reason, "Draining")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from realtime import hub
+from realtime.drain import close_all
 from realtime.errors import CloseCode, Forbidden, TokenExpired, Unavailable
 from realtime.handshake import MAX_HEAD, SUBPROTOCOL
 from realtime.rules import DEFAULT
@@ -1014,7 +1015,7 @@ class Closing:
         rig = self.rig()
         clients = [rig.subscriber(user) for user in ("alice", "bob", "carol")]
         rig.node.publish("news", DEFAULT, b"1", "alice", rig.clock.seconds())
-        done = rig.node.close_all(CloseCode.SERVICE_RESTART)
+        done = close_all(rig.node, CloseCode.SERVICE_RESTART)
         rig.node.publish("news", DEFAULT, b"2", "alice", rig.clock.seconds())
         for client in clients:
             first, notice, last = client.frames(3)
