@@ -247,6 +247,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         separator=r"\s*,\s*(?=[a-z+]+://)",
     ),
     Option(
+        "workers",
+        "N",
+        1,
+        "Server processes on the one port, to use all processors; more than one need --redis.",
+        parse.integer(1, 1024),
+    ),
+    Option(
         "redis-prefix",
         "TEXT",
         DEFAULT_PREFIX,

@@ -43,6 +43,8 @@ class Options(usage.Options):
     def __init__(self) -> None:
         self._environ: Mapping[str, str] = os.environ
         self._repeated: dict[str, list[str]] = {}
+        # What was given on the command line.
+        self.given: Sequence[str] = ()
         super().__init__()
 
     def getUsage(self, width: int | None = None) -> str:
@@ -61,6 +63,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; a mistake is one line on standard error and exit status 1."""
+        self.given = tuple(options or ())
         try:
             super().parseOptions(options)
             flags: dict[str, Any] = {

@@ -31,6 +31,7 @@ from realtime.fastpath import call_soon_of, connection_class
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
+from realtime.listening import inherited, listen
 from realtime.memory import Reclaimer
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
@@ -48,13 +49,12 @@ from realtime.site import MAX_SILENT, Site
 from realtime.stores import make_stores, make_tokens, run_alone, state_directory
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
+from realtime.workers import Workers
 
 _log = Logger()
 
 # Seconds that the last webhooks have when the server stops.
 OUTGOING_SECONDS = 2.0
-# Connections that may wait to be accepted.
-BACKLOG = 4096
 # File descriptors beyond the WebSockets': HTTP and silent connections, the databases, logs.
 SPARE_FILES = 1200 + MAX_SILENT
 # A threshold that lets the collector look at new objects as often as by default, and at all
@@ -62,14 +62,18 @@ SPARE_FILES = 1200 + MAX_SILENT
 GC_THRESHOLD = (700, 10, 1000)
 
 
-def makeService(options: Options) -> RealtimeService:
+def makeService(options: Options) -> RealtimeService | Workers:
     """What `twistd realtime` runs. A mistake is one line on standard error, exit status 1."""
     from twisted.internet import reactor
 
     settings = options.settings
     try:
         state = state_directory(settings.state)
-        service = RealtimeService(settings, reactor)
+        service: RealtimeService | Workers
+        if settings.workers > 1:
+            service = Workers(settings, options.given, reactor)
+        else:
+            service = RealtimeService(settings, reactor)
         # Before twistd leaves the terminal and takes standard error, so that a mistake is seen.
         service.bind()
         password = token_urlsafe(12)
@@ -246,22 +250,7 @@ class RealtimeService(Service):
 
     def bind(self) -> None:
         """Take the port; clients may connect, and wait. Raises `ConfigurationError`."""
-        settings = self._settings
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(
-                settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self._socket = socket.socket(family, kind)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(address)
-            self._socket.listen(BACKLOG)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {settings.host} port {settings.port}: {error.strerror}"
-            ) from None
-        except UnicodeError:
-            raise ConfigurationError(f"--host {settings.host}: is no host's name") from None
-        self._socket.setblocking(False)
+        self._socket = inherited() or listen(self._settings.host, self._settings.port)
         self.port = self._socket.getsockname()[1]
 
     def startService(self) -> None:

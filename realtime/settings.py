@@ -56,6 +56,7 @@ class Settings:
     history_bytes: int
     presence_grace: int
     redis: tuple[RedisAddress, ...]
+    workers: int
     redis_prefix: str
     secret_file: str | None
     jwt_algorithm: str | None
@@ -167,6 +168,8 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
     if (settings.hook_url is None) != (not settings.hook):
         raise ConfigurationError("--hook-url and --hook go together")
+    if settings.workers > 1 and not settings.redis:
+        raise ConfigurationError(f"--workers {settings.workers} needs --redis")
     if len(set(settings.redis)) < len(settings.redis):
         raise ConfigurationError("--redis names one server twice")
     for name, url in (("webhook-url", settings.webhook_url), ("hook-url", settings.hook_url)):

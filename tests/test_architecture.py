@@ -26,8 +26,8 @@ FLOORS: tuple[str, ...] = (
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
     " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
     "site",
-    "namespaces parse option_table settings options memory outgoing parts stores service"
-    " check_config commands __main__",
+    "namespaces parse option_table settings options memory outgoing parts stores listening"
+    " workers service worker check_config commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -83,7 +83,11 @@ NEIGHBOURS = {
     "options": {"option_table", "settings"},
     "outgoing": {"settings"},
     "parts": {"settings"},
-    "service": {"memory", "options", "outgoing", "parts", "settings", "stores"},
+    "worker": {"listening"},
+    "workers": {"listening", "settings"},
+    "service": {
+        *("listening", "memory", "options", "outgoing", "parts", "settings", "stores", "workers")
+    },
     "stores": {"settings"},
     "check_config": {"option_table", "settings", "stores"},
     "commands": {"check_config", "settings", "stores"},
