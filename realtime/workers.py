@@ -26,7 +26,7 @@ from realtime.settings import Settings
 _log = Logger()
 
 # Seconds that a worker has to live for its start to have succeeded, and to be forgiven.
-SETTLED_SECONDS: Final = 10.0
+SETTLED_SECONDS: Final = 30.0
 # Seconds before a worker is started again, the first time and at most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
