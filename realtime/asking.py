@@ -12,15 +12,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime.envelope import (
-    BadCommand,
     Broadcast,
     Command,
     CommandId,
     Subscribe,
-    decode_command,
-    encode_json,
 )
 from realtime.errors import InternalError, RealtimeError
+from realtime.handlers import MAX_TOPICS
 from realtime.interfaces import Gatekeeper
 from realtime.model import Namespace
 from realtime.rules import may_publish
@@ -37,18 +35,13 @@ class AskingClient(WaitingClient):
 
     __slots__ = ()
 
-    def take(self, message: bytes) -> None:
+    def obey(self, command: Command, now: float) -> None:
         """Obey one command, or ask about it first."""
-        try:
-            command = decode_command(message)
-        except BadCommand:
-            question = None
+        question = self._question(command)
+        if question is None:
+            super().obey(command, now)
         else:
-            question = self._question(command)
-        if question is None or not self.may_speak():
-            super().take(message)
-            return
-        self.wait(Deferred.fromCoroutine(question()).addErrback(self._fail, command.id))
+            self.wait(Deferred.fromCoroutine(question()).addErrback(self._fail, command.id))
 
     def _question(self, command: Command) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """What has to be asked about a command, if anything."""
@@ -75,7 +68,9 @@ class AskingClient(WaitingClient):
                 and type(self.node.lookup(name)) is not str
                 and may(self.identity, "subscribe", name)
             ]
-            if new and len(new) <= self.policy.max_subscriptions:
+            # Of more than these the command is refused.
+            most = max(MAX_TOPICS, self.policy.max_subscriptions)
+            if new and len(command.data.topics) <= most:
                 return partial(self._ask_to_subscribe, hooks, command, new)
         return None
 
@@ -90,7 +85,7 @@ class AskingClient(WaitingClient):
             return
         if self.is_open:
             data.payload = Raw(payload)
-            super().take(encode_json(command))
+            super().obey(command, self.node.now())
 
     async def _ask_to_subscribe(
         self, hooks: Gatekeeper, command: Subscribe, new: list[str]
@@ -106,7 +101,7 @@ class AskingClient(WaitingClient):
             unanswered = None
         if names or not denied:
             command.data.topics = names
-            super().take(encode_json(command))
+            super().obey(command, self.node.now())
 
     def _fail(self, failure: Failure, id: CommandId) -> None:
         _log.failure("Asking about a command failed", failure)

@@ -54,9 +54,19 @@ class MemoryBroker:
             )
 
     def start(
-        self, deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]
+        self,
+        deliver: Callable[[Publication], object],
+        announce: Callable[[str, bytes], object],
+        accepted: Callable[[Publication], object] | None = None,
     ) -> None:
-        """See `IBroker.start`."""
+        """See `IBroker.start`; what is accepted is delivered, and the other way round."""
+        if accepted is not None:
+            only_deliver = deliver
+
+            def deliver(publication: Publication) -> None:
+                only_deliver(publication)
+                accepted(publication)
+
         self._deliver = deliver
         self._announce = announce
         if self._durable is not None:

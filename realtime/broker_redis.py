@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -65,6 +66,7 @@ class RedisBroker:
         self._on_lost = on_lost
         self._deliver: Callable[[Publication], object] = _not_started
         self._announce: Callable[[str, bytes], object] = _not_started
+        self._tell_accepted: Callable[[Publication], object] | None = None
         self._histories = RedisHistories(ring, keys, clock.seconds)
         self._feeds: dict[str, Feed] = {}
         # Globs of patterns: several patterns may have the same.
@@ -77,9 +79,13 @@ class RedisBroker:
             redis.when_down(partial(self._went, redis))
 
     def start(
-        self, deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]
+        self,
+        deliver: Callable[[Publication], object],
+        announce: Callable[[str, bytes], object],
+        accepted: Callable[[Publication], object] | None = None,
     ) -> None:
-        """See `IBroker.start`."""
+        """See `IBroker.start`. What Redis may have taken unheard is not told as accepted."""
+        self._tell_accepted = accepted
         self._deliver = deliver
         self._announce = announce
 
@@ -96,12 +102,17 @@ class RedisBroker:
         """Fires when Redis has taken it. After `Unavailable` nobody knows whether it has."""
         accepted = self._histories.publish(publication, namespace, key)
         return accepted.addCallbacks(
-            self._accepted, self._refused, callbackArgs=(self._clock.seconds(),)
+            self._accepted, self._refused, callbackArgs=(publication, self._clock.seconds())
         )
 
-    def _accepted(self, position: Position | None, since: float) -> Position | None:
+    def _accepted(
+        self, taken: tuple[Position | None, bool], publication: Publication, since: float
+    ) -> Position | None:
+        position, is_new = taken
         self._counters.broker_publications += 1
         self._counters.broker_seconds += self._clock.seconds() - since
+        if is_new and self._tell_accepted is not None:
+            self._tell_accepted(replace(publication, position=position))
         return position
 
     def _refused(self, failure: Failure) -> Failure:

@@ -188,6 +188,10 @@ class Client:
             if self._malformed.take(now):
                 self.close(CloseCode.TOO_MANY_ERRORS)
             return
+        self.obey(command, now)
+
+    def obey(self, command: Command, now: float) -> None:
+        """Obey a command that has been counted."""
         try:
             if type(command) is Broadcast:
                 self._broadcast(command, now)

@@ -183,9 +183,15 @@ class IBroker(Interface):
     up: bool = Attribute("Whether it is within reach.")
 
     def start(
-        deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]
+        deliver: Callable[[Publication], object],
+        announce: Callable[[str, bytes], object],
+        accepted: Callable[[Publication], object] | None = None,
     ) -> None:
-        """Begin; `deliver` is called for each publication, `announce` for each announcement."""
+        """Begin; `deliver` is called for each publication, `announce` for each announcement.
+
+        `accepted` is called for each publication that was accepted here, with its position;
+        not for what its key shows to be a repetition.
+        """
 
     def publish(
         publication: Publication, namespace: Namespace, key: str | None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from msgspec import Raw
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -30,7 +29,7 @@ from realtime.model import (
     PresencePage,
     Publication,
 )
-from realtime.names import new_node_id
+from realtime.names import is_name, new_node_id
 from realtime.rules import Rules
 from realtime.topics import check_pattern, check_topic, is_pattern
 from realtime.wheel import TimerWheel
@@ -61,8 +60,6 @@ class Node:
     ) -> None:
         self._events = events
         self._cluster = cluster
-        # Asked for every publication.
-        self._wants_publications = events is not None and "publish" in events.wants
         self._broker = broker
         self._presence = presence
         self.hub = hub
@@ -80,11 +77,14 @@ class Node:
         self._last_number = 0
         self._when_empty: list[Deferred[None]] = []
         self._direct_keys: Keys[int, None] = Keys()
-        self._told_keys: Keys[None, None] = Keys()
         # Whether subscribing and reading histories takes time.
         self.remote = broker.remote
         self._arrivals = Arrivals(hub.deliver)
-        broker.start(self._arrivals.deliver if broker.remote else hub.deliver, hub.announce)
+        broker.start(
+            self._arrivals.deliver if broker.remote else hub.deliver,
+            hub.announce,
+            events.published if events is not None and "publish" in events.wants else None,
+        )
         presence.start(broker.announce)
 
     # -- connections -----------------------------------------------------------------------
@@ -163,8 +163,7 @@ class Node:
         Where there are many, each turn of the reactor serves some.
         """
         self.tick = int(self.now())
-        for keys in (self._direct_keys, self._told_keys):
-            keys.expire(self.now())
+        self._direct_keys.expire(self.now())
         due = self.deadlines.advance(self.tick, DEADLINES_A_TURN)
         for item in due:
             item.on_deadline(self.tick)
@@ -265,33 +264,7 @@ class Node:
         publication = Publication(topic, payload, from_user, int(now * 1000), None, exclude)
         result = self._broker.publish(publication, namespace, key)
         self.counters.messages_received += 1
-        if self._wants_publications and self._is_news(publication, key):
-            self._tell_of(publication, result)
         return result
-
-    def _is_news(self, publication: Publication, key: str | None) -> bool:
-        """Whether a publication is not one that has been told of with the same key."""
-        if key is None:
-            return True
-        scope, now = (publication.topic, publication.from_user, key), self.now()
-        if self._told_keys.find(scope, now) is not None:
-            return False
-        self._told_keys.done(scope, None, now)
-        return True
-
-    def _tell_of(
-        self, publication: Publication, result: Position | Deferred[Position | None] | None
-    ) -> None:
-        """Tell of a publication, once it has been accepted."""
-        if isinstance(result, Deferred):
-
-            def accepted(position: Position | None) -> Position | None:
-                self._tell_of(publication, position)
-                return position
-
-            result.addCallback(accepted)
-        elif self._events is not None:
-            self._events.published(replace(publication, position=result))
 
     async def history(
         self,
@@ -340,6 +313,8 @@ class Node:
 
         A `key` that was used for this user within `KEY_TTL` seconds sends nothing again.
         """
+        if not is_name(target_user):
+            return 0
         scope = None if key is None else (target_user, from_user, key)
         if scope is not None and self._cluster is None:
             found = self._direct_keys.find(scope, now)

@@ -30,7 +30,7 @@ _PUBLISH: Final = Script(
     """
     if ARGV[7] ~= '0' then
       local found = redis.call('GET', KEYS[3])
-      if found then return found end
+      if found then return 'again ' .. found end
     end
     local position = '0 '
     if tonumber(ARGV[3]) > 0 then
@@ -153,13 +153,13 @@ class RedisHistories:
 
     def publish(
         self, publication: Publication, namespace: Namespace, key: str | None
-    ) -> Deferred[Position | None]:
-        """See `IBroker.publish`."""
+    ) -> Deferred[tuple[Position | None, bool]]:
+        """See `IBroker.publish`; answers, too, whether the publication is no repetition."""
         topic = publication.topic
         redis = self._ring.of(topic)
         channel = self._keys.channel(topic)
         if not namespace.history_size and key is None:
-            return redis.command("PUBLISH", channel, encode_message(publication)).addCallback(_none)
+            return redis.command("PUBLISH", channel, encode_message(publication)).addCallback(_new)
         now, ttl = self._seconds(), namespace.history_ttl
         scope = "" if key is None else f"{topic}\0{publication.from_user}\0{key}"
         return redis.run(
@@ -175,7 +175,7 @@ class RedisHistories:
                 0 if key is None else KEY_TTL,
                 repr(now),
             ),
-        ).addCallback(_position)
+        ).addCallback(_taken)
 
     async def read(
         self,
@@ -237,6 +237,11 @@ def _none(_: Any) -> None:
     return None
 
 
-def _position(answer: bytes) -> Position | None:
-    offset, epoch = answer.split(b" ", 1)
-    return Position(int(offset), epoch.decode()) if epoch else None
+def _new(_: Any) -> tuple[None, bool]:
+    return None, True
+
+
+def _taken(answer: bytes) -> tuple[Position | None, bool]:
+    is_new = not answer.startswith(b"again ")
+    offset, epoch = (answer if is_new else answer[6:]).split(b" ", 1)
+    return Position(int(offset), epoch.decode()) if epoch else None, is_new

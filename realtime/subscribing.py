@@ -10,10 +10,19 @@ from twisted.internet.defer import Deferred
 from realtime.arrivals import Arrival
 from realtime.envelope import Subscribe
 from realtime.errors import Forbidden, RealtimeError
-from realtime.handlers import DENIAL_COST, ENVELOPE, TOPIC_COST, Caller, forbidden, names_of, within
+from realtime.handlers import DENIAL_COST, ENVELOPE, TOPIC_COST, Caller, forbidden, names_of
 from realtime.model import HistoryPage, Namespace, Position, Publication
 from realtime.rules import has_right
 from realtime.topics import is_pattern
+
+
+class _Room:
+    """Bytes of missed publications that one command may still have sent, of all its topics."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
 
 
 async def subscribe(caller: Caller, command: Subscribe) -> None:
@@ -46,6 +55,7 @@ def _begin(
     """Begin to subscribe to each topic that may be; where that takes time, to all at once."""
     recover = command.data.recover
     begun: list[Coroutine[Any, Any, dict[str, Any]] | Deferred[dict[str, Any]]] = []
+    room = _Room(caller.policy.max_reply)
     new = 0
     for name in names_of(caller, command.data.topics):
         try:
@@ -61,7 +71,7 @@ def _begin(
             continue
         since = recover.get(name)
         position = None if since is None else Position(since.offset, since.epoch)
-        joining = _join(caller, name, namespace, position)
+        joining = _join(caller, name, namespace, position, room)
         begun.append(Deferred.fromCoroutine(joining) if caller.node.remote else joining)
     return begun
 
@@ -78,7 +88,11 @@ def _permitted(caller: Caller, name: str) -> Namespace | None:
 
 
 async def _join(
-    caller: Caller, name: str, namespace: Namespace | None, since: Position | None
+    caller: Caller,
+    name: str,
+    namespace: Namespace | None,
+    since: Position | None,
+    room: _Room,
 ) -> dict[str, Any]:
     """Subscribe to one, and send what was missed since a position; answer its status."""
     status: dict[str, Any] = {"topic": name}
@@ -91,7 +105,7 @@ async def _join(
         page, missed = None, None
         if namespace is not None and namespace.history_size:
             if since is not None and arrival is not None:
-                page, missed = await _missed(caller, name, namespace, since)
+                page, missed = await _missed(caller, name, namespace, since, room)
             if page is None:
                 page = await caller.node.history(name, namespace, limit=0)
     except BaseException:
@@ -108,19 +122,20 @@ async def _join(
 
 
 async def _missed(
-    caller: Caller, topic: str, namespace: Namespace, since: Position
+    caller: Caller, topic: str, namespace: Namespace, since: Position, room: _Room
 ) -> tuple[HistoryPage | None, tuple[Publication, ...] | None]:
     """A page of what was published after a position, and all of that, if it can be sent."""
     # More than fit are not even looked at.
-    most = caller.policy.max_reply // ENVELOPE + 1
+    most = room.left // ENVELOPE + 1
     page = await caller.node.history(topic, namespace, since=since, limit=most)
     if page is None:
         return None, None
     missed = page.publications
     newest = missed[-1].position if missed else since
-    fitting = sum(1 for _ in within(missed, caller.policy.max_reply))
-    if newest != page.position or len(missed) == most or fitting < len(missed):
+    size = sum(ENVELOPE + len(bytes(publication.payload)) for publication in missed)
+    if newest != page.position or (missed and size > room.left):
         return page, None
+    room.left -= size
     return page, missed
 
 

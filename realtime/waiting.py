@@ -29,11 +29,13 @@ class WaitingClient(Client):
         if self._waiting is not None:
             self._waiting.append(message)
         else:
-            self.take(message)
+            super().receive(message)
 
-    def take(self, message: bytes) -> None:
-        """Obey one command now."""
-        Client.receive(self, message)
+    def on_deadline(self, tick: int) -> None:
+        """See `Client.on_deadline`; a client that is not read is not silent."""
+        if self._waiting is not None:
+            self.heard = tick
+        super().on_deadline(tick)
 
     def wait(self, obeyed: Deferred[Any]) -> None:
         """Obey nothing more until `obeyed`, which does not fail, has fired."""
@@ -52,8 +54,9 @@ class WaitingClient(Client):
             return
         waiting, self._waiting = self._waiting, None
         while waiting and self.is_open:
-            self.take(waiting.popleft())
+            super().receive(waiting.popleft())
             if self._waiting is not None:
                 self._waiting = waiting
                 break
+        self.heard = self.node.tick
         self.transport.release()

@@ -59,7 +59,7 @@ NEIGHBOURS = {
     "websocket": {"answers", "handshake", "send_queue"},
     "node": {"arrivals"},
     "nodes": {"node"},
-    "asking": {"waiting"},
+    "asking": {"handlers", "waiting"},
     "client": {"handlers", "subscribing"},
     "subscribing": {"handlers"},
     "waiting": {"client"},

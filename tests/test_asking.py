@@ -96,6 +96,27 @@ class PublishTests(AskingTestCase):
         self.assertEqual(outline(self.publish()[0])["code"], "RATE_LIMITED")
         self.assertEqual(self.gate.asked, [])
 
+    def test_questions_are_charged(self) -> None:
+        """A question counts as a message, whatever its answer, and only once."""
+        self.wire.client.spend(997)
+        for number in range(6):
+            self.publish(number, id=number)
+        replies = [each for _ in range(3) for each in self.deny(Forbidden())]
+        codes = [outline(reply)["code"] for reply in replies]
+        self.assertEqual(codes, ["FORBIDDEN"] * 3 + ["RATE_LIMITED"] * 3)
+        self.assertEqual(len(self.gate.asked), 3)
+
+    def test_not_silent_while_unread(self) -> None:
+        """A client that is not read, as a question is open, is not taken for dead."""
+        self.publish()
+        self.world.pass_seconds(200)
+        self.assertIsNone(self.wire.transport.close_code)
+        self.assertEqual([m["type"] for m in self.allow(b"1")], [])
+        self.world.pass_seconds(59)
+        self.assertIsNone(self.wire.transport.close_code)
+        self.world.pass_seconds(2)
+        self.assertEqual(self.wire.transport.close_code, CloseCode.CLIENT_TIMEOUT)
+
     def test_order(self) -> None:
         """What comes after waits, in order, and nothing is read meanwhile."""
         for number in range(3):
@@ -169,6 +190,23 @@ class SubscribeTests(AskingTestCase):
         self.assertEqual(self.gate.asked, [("subscribe", "b")])
         replies = self.allow({})
         self.assertEqual([m.get("id") for m in replies], [None, 2])
+
+    def test_more_than_fit(self) -> None:
+        """However many topics are named, none is subscribed to that was not asked about."""
+        names = ["secret", *(f"x{number}" for number in range(9))]
+        self.assertEqual(self.wire.ask("Subscribe", {"topics": names}), [])
+        self.assertEqual(self.gate.asked, [("subscribe", *names)])
+        self.allow({name: Forbidden(details={"topic": name}) for name in names})
+        self.assertEqual(self.wire.client.topics, {})
+        self.wire.say("Subscribe", {"topics": names})
+        self.allow({"secret": Forbidden(details={"topic": "secret"})})
+        self.assertEqual(list(self.wire.client.topics), names[1:6])
+
+    def test_too_many(self) -> None:
+        """More topics than a command may name are refused unasked."""
+        (refusal,) = self.wire.ask("Subscribe", {"topics": ["a"] * 1001})
+        self.assertEqual(outline(refusal)["code"], "INVALID_REQUEST")
+        self.assertEqual(self.gate.asked, [])
 
     def test_end(self) -> None:
         """One who has gone is subscribed to nothing."""

@@ -239,6 +239,18 @@ class RecoveryTests(HandlerTestCase):
             self.assertEqual((missed, entry["recovered"], entry["offset"]), ([], False, 6))
             self.wire.ask("Unsubscribe", {"topics": ["kept.a"]})
 
+    def test_one_bound_for_a_command(self) -> None:
+        """Of the topics of a command those are recovered that fit together, the others not."""
+        topics = [f"kept.{number}" for number in range(4)]
+        since = {topic: self.position(topic) for topic in topics}
+        for topic in topics:
+            self.publish(topic, "x" * 200_000)
+        *missed, status = self.wire.ask("Subscribe", {"topics": topics, "recover": since})
+        entries = status["data"]["topics"]
+        self.assertEqual([entry["recovered"] for entry in entries], [True, True, False, False])
+        self.assertEqual([entry["offset"] for entry in entries], [1] * 4)
+        self.assertEqual([m["data"]["topic"] for m in missed], topics[:2])
+
     def test_too_much(self) -> None:
         """What would be more than one answer holds is not recovered, not even in part."""
         self.make_world(max_reply=1000)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -217,6 +215,13 @@ class TopicTests(SynchronousTestCase):
         self.assertRaises(Unavailable, self.world.node.publish, "a", DEFAULT, b"1", "u", START)
         self.assertEqual(self.world.counters.messages_received, 2)
 
+    def test_impossible_names(self) -> None:
+        """Nobody has a name that is too long, and nothing is remembered of it."""
+        node = self.world.node
+        for user in ("x" * 256, "é" * 200, "a\nb"):
+            self.assertEqual(node.direct(user, b"1", "u", START, "key"), 0)
+        self.assertEqual(len(node._direct_keys), 0)
+
     def test_failures_of_the_broker_are_passed_on(self) -> None:
         """A failure of the broker is the publisher's to hear."""
         self.broker.answer = lambda publication: fail(Unavailable())
@@ -267,29 +272,17 @@ class EventTests(SynchronousTestCase):
 
     def test_publications(self) -> None:
         """Publications are told with their positions once they are accepted, if wanted."""
-        later: Deferred[Position | None] = Deferred()
-        events = Recorder("publish")
-        broker = ScriptedBroker()
-        world = World(broker, events=events)
-        answers: list[Any] = [None, Position(3, "e"), later]
-        broker.answer = lambda publication: answers.pop(0)
-        for payload in (b"1", b"2", b"3"):
-            world.node.publish("a", DEFAULT, payload, "u", START)
-        self.assertEqual(events.take(), [("publish", "a", b"1", None), ("publish", "a", b"2", 3)])
-        for _ in range(2):
-            answers.append(Position(9, "e"))
-            world.node.publish("a", DEFAULT, b"9", "u", START, "key")
-        self.assertEqual(events.take(), [("publish", "a", b"9", 9)])
-        later.callback(Position(4, "e"))
-        self.assertEqual(events.take(), [("publish", "a", b"3", 4)])
-        answers.append(fail(Unavailable()))
-        result = world.node.publish("a", DEFAULT, b"4", "u", START)
-        assert isinstance(result, Deferred)
-        self.failureResultOf(result, Unavailable)
-        self.assertEqual(events.take(), [])
-        unwanted = Recorder()
-        World(events=unwanted).node.publish("a", DEFAULT, b"1", "u", START)
-        self.assertEqual(unwanted.take(), [])
+        for events, told in (
+            (Recorder("publish"), [("a", b"1", None), ("h", b"2", 1), ("h", b"3", 2)]),
+            (Recorder(), []),
+        ):
+            node = World(events=events).node
+            kept = Namespace("h", history_size=5)
+            node.publish("a", DEFAULT, b"1", "u", START)
+            node.publish("h", kept, b"2", "u", START, "key")
+            node.publish("h", kept, b"9", "u", START, "key")
+            node.publish("h", kept, b"3", "u", START)
+            self.assertEqual(events.take(), [("publish", *each) for each in told])
 
     def test_lost_permission(self) -> None:
         """A renewed token's lost topics are left as by a command."""

@@ -77,6 +77,8 @@ class BrokerContract:
         delivered: list[list[Publication]] = [[] for _ in brokers]
         # All that a node has to do with a topic, announcements among publications.
         self.seen: list[list[bytes]] = [[] for _ in brokers]
+        # What the brokers say that they have accepted, all together.
+        self.accepted: list[Publication] = []
         for broker, here, seen in zip(brokers, delivered, self.seen, strict=True):
 
             def deliver(
@@ -90,7 +92,7 @@ class BrokerContract:
             def announce(topic: str, message: bytes, seen: list[bytes] = seen) -> None:
                 seen.append(message)
 
-            broker.start(deliver, announce)
+            broker.start(deliver, announce, self.accepted.append)
         return brokers, delivered
 
     def kept(self, size: int = 1000) -> Namespace:
@@ -379,6 +381,18 @@ class BrokerContract:
             self.assertEqual([each.payload for each in here], [b"1", b"1"])
         page = await self.some_page(brokers[0], self.kept())
         self.assertEqual(offsets(page.publications), [1])
+
+    async def test_accepted(self) -> None:
+        """Each publication is told as accepted once, where it was made; repetitions are not."""
+        brokers, _ = await self.start_all()
+        for namespace in (Namespace(">"), self.kept()):
+            key = f"key of {namespace.history_size}"
+            for number, key_or_none in enumerate((None, key, key, None)):
+                sent = publication("a", b"%d" % number)
+                await accepted(brokers[number % self.NODES].publish(sent, namespace, key_or_none))
+        self.assertEqual([each.payload for each in self.accepted], [b"0", b"1", b"3"] * 2)
+        self.assertEqual([each.position for each in self.accepted[:3]], [None] * 3)
+        self.assertEqual(offsets(self.accepted[3:]), [1, 2, 3])
 
     async def test_key_used_twice_at_once(self) -> None:
         """Of publications with one key that are on their way together, one is delivered."""

@@ -130,7 +130,10 @@ class ScriptedBroker:
         )
 
     def start(
-        self, deliver: Callable[[Publication], object], announce: Callable[[str, bytes], object]
+        self,
+        deliver: Callable[[Publication], object],
+        announce: Callable[[str, bytes], object],
+        accepted: Callable[[Publication], object] | None = None,
     ) -> None:
         """See `IBroker.start`."""
         self.deliver = deliver
