@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
+import os
 import random
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,15 +41,68 @@ ACK_SECONDS = 8.0
 PUBLISH_EVERY = 0.2
 CATCH_UP_SECONDS = 60.0
 ACTS = ("kill node", "kill redis", "pause redis", "cut subscriptions", "cut commands")
+CUT_LINK = "cut link"
 PAUSE_SECONDS = 10.0
+
+
+class Network:
+    """A network namespace for each node, with a link for its clients and one for Redis.
+
+    The process that makes it goes into one, too, where Redis and the clients are.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self._nodes = nodes
+        ip("netns", "add", self.name())
+        with open(f"/var/run/netns/{self.name()}") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "setns")
+        ip("link", "set", "lo", "up")
+        for index in range(nodes):
+            ip("netns", "add", self.name(index))
+            for kind in "cr":
+                here = f"{kind}{index}"
+                ip("link", "add", here, "type", "veth", "peer", "name", kind)
+                ip("link", "set", kind, "netns", self.name(index))
+                ip("address", "add", f"{host(index, kind, 1)}/24", "dev", here)
+                ip("link", "set", here, "up")
+                there = ("-n", self.name(index))
+                ip(*there, "address", "add", f"{host(index, kind, 2)}/24", "dev", kind)
+                ip(*there, "link", "set", kind, "up")
+
+    def name(self, index: int | None = None) -> str:
+        """The name of a node's namespace, or of the one in the middle."""
+        return f"realtime{os.getpid()}{'' if index is None else f'-{index}'}"
+
+    def switch(self, index: int, state: str) -> None:
+        """Cut or mend a node's link to Redis."""
+        ip("link", "set", f"r{index}", state)
+
+    def remove(self) -> None:
+        """Take all away."""
+        for index in range(self._nodes):
+            ip("netns", "delete", self.name(index))
+        ip("netns", "delete", self.name())
+
+
+def ip(*arguments: str) -> None:
+    """Have the network changed by iproute2."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def host(index: int, kind: str, side: int) -> str:
+    """The address on a node's link for clients or for Redis; side 2 is the node's."""
+    return f"10.{97 if kind == 'c' else 96}.{index}.{side}"
 
 
 class World:
     """The nodes, their Redis, and what came of it all."""
 
-    def __init__(self, nodes: int, seed: int) -> None:
+    def __init__(self, nodes: int, seed: int, namespaces: bool = False) -> None:
         self.random = random.Random(seed)
-        self.redis = RedisServer()
+        self.network = Network(nodes) if namespaces else None
+        everywhere = ("--bind", "0.0.0.0", "--protected-mode", "no")
+        self.redis = RedisServer(*(everywhere if namespaces else ()))
         self.folder = tempfile.TemporaryDirectory(prefix="realtime-chaos-")
         folder = Path(self.folder.name)
         self.key = secrets.token_hex(32)
@@ -58,7 +114,6 @@ class World:
         self.options = [
             f"--config={folder / 'config.toml'}",
             f"--secret-file={folder / 'key'}",
-            f"--redis={self.redis.url}",
             "--max-queue-bytes=16777216",
             "--message-rate=100000",
             "--message-burst=100000",
@@ -72,7 +127,22 @@ class World:
         """Make a node; it keeps its port and its state."""
         state = Path(self.folder.name) / f"state{index}"
         state.mkdir(exist_ok=True)
-        return Server(*self.options, state=str(state), port=self.ports[index])
+        if self.network is None:
+            redis = f"--redis={self.redis.url}"
+            return Server(*self.options, redis, state=str(state), port=self.ports[index])
+        command = (
+            *("ip", "netns", "exec", self.network.name(index)),
+            *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+            *("--nodaemon", "--pidfile=", "realtime", f"--state={state}"),
+            *(f"--host={host(index, 'c', 2)}", f"--port={self.ports[index]}", *self.options),
+            f"--redis=redis://{host(index, 'r', 1)}:{self.redis.port}",
+        )
+        return Server(state=str(state), command=command)
+
+    def url(self, index: int) -> str:
+        """Where a node's WebSockets are."""
+        address = "127.0.0.1" if self.network is None else host(index, "c", 2)
+        return f"ws://{address}:{self.ports[index]}/ws"
 
     def start(self) -> None:
         """Start all."""
@@ -85,6 +155,8 @@ class World:
             node.stop(signal.SIGKILL)
         self.redis.remove()
         self.folder.cleanup()
+        if self.network is not None:
+            self.network.remove()
 
     def token(self, user: str) -> str:
         """A token for a user."""
@@ -104,6 +176,12 @@ class World:
             self.nodes[index].stop(signal.SIGKILL)
             self.nodes[index] = self.node(index)
             await asyncio.to_thread(self.nodes[index].start)
+        elif act == CUT_LINK:
+            assert self.network is not None
+            index = self.random.randrange(len(self.nodes))
+            self.network.switch(index, "down")
+            await asyncio.sleep(self.random.random() * PAUSE_SECONDS)
+            self.network.switch(index, "up")
         elif act == "kill redis":
             self.redis.kill()
             await asyncio.sleep(self.random.random())
@@ -136,9 +214,8 @@ class Person:
         """Connect again and again."""
         world = self.world
         while not world.stopping:
-            port = world.random.choice(world.ports)
+            url = world.url(world.random.randrange(len(world.ports)))
             headers = {"Authorization": f"Bearer {world.token(self.name)}"}
-            url = f"ws://127.0.0.1:{port}/ws"
             try:
                 async with connect(
                     url, additional_headers=headers, compression=None, open_timeout=20
@@ -287,12 +364,13 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=300)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--act", action="append", choices=ACTS)
+    parser.add_argument("--namespaces", action="store_true", help="nodes as hosts of their own")
+    parser.add_argument("--act", action="append", choices=(*ACTS, CUT_LINK))
     given = parser.parse_args()
-    world = World(given.nodes, given.seed)
+    world = World(given.nodes, given.seed, given.namespaces)
     try:
         world.start()
-        acts = tuple(given.act or ACTS)
+        acts = tuple(given.act or ((CUT_LINK,) if given.namespaces else ACTS))
         asyncio.run(play(world, given.clients, given.seconds, acts))
         logs = "".join(node.output for node in world.nodes)
         if "Traceback" in logs or "Unhandled" in logs:

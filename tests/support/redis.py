@@ -68,9 +68,10 @@ class RedisServer:
         self._process = process = subprocess.Popen(
             [
                 self._binary,
-                *self._options,
+                # A sentinel's configuration comes first, what contradicts comes last.
+                *(self._options if self._sentinel else ("--appendonly", "yes", "--save", "")),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder),
-                *(() if self._sentinel else ("--appendonly", "yes", "--save", "")),
+                *(() if self._sentinel else self._options),
             ],
             stdout=subprocess.PIPE,
             text=True,
