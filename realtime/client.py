@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import length_hint
 from typing import Any, Literal
 
 from msgspec import Raw
@@ -132,7 +134,7 @@ class Client:
     @property
     def is_open(self) -> bool:
         """See `Caller.is_open`."""
-        return self.send is not len
+        return self.send is not length_hint
 
     # -- the transport's side ----------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class Client:
 
     def mute(self) -> None:
         """Deliver nothing more: the transport is closing."""
-        self.send = len
+        self.send = length_hint
         self.node.deadlines.cancel(self, self._due)
         self.node.leave(self)
 
@@ -174,8 +176,7 @@ class Client:
     def receive(self, message: bytes) -> None:
         """Obey one command, given as UTF-8."""
         now = self.node.now()
-        wait = self._bucket.take(now)
-        if wait:
+        if wait := self._bucket.take(now):
             self.refuse(RateLimited(wait), read_id(message))
             self._exceed(now)
             return
@@ -198,15 +199,18 @@ class Client:
             else:
                 result = _HANDLERS[type(command)](self, command)
                 if result is not None:
-                    self.wait(Deferred.fromCoroutine(result).addErrback(self._failed, command))
+                    self.run(result, command)
         except RealtimeError as error:
             self.refuse(error, command.id)
         except Exception:
             self._log.failure("A {command} command failed", command=type(command).__name__)
             self.refuse(InternalError(), command.id)
 
-    def wait(self, obeyed: Deferred[None]) -> None:
-        """A command has begun to be obeyed; here nothing waits for it, as it takes no time."""
+    def run(self, obeying: Coroutine[Any, Any, None], command: Command) -> None:
+        """Obey a command to its end, which takes no time where there is one node."""
+        with suppress(StopIteration):
+            obeying.send(None)
+            raise RuntimeError("a command takes time, and the client does not wait")
 
     def charge(self) -> bool:
         """Count a frame that is no message; answer whether it is within the rate."""
@@ -215,10 +219,6 @@ class Client:
             self._exceed(now)
             return False
         return True
-
-    def may_speak(self) -> bool:
-        """Whether the rate allows a message now."""
-        return self._bucket.has_token(self.node.now())
 
     def spend(self, messages: float) -> None:
         """See `Caller.spend`."""
@@ -273,9 +273,8 @@ class Client:
     # -- commands ----------------------------------------------------------------------------
 
     def _broadcast(self, command: Broadcast, now: float) -> None:
-        data = command.data
+        data, identity = command.data, self.identity
         topic = data.topic
-        identity = self.identity
         namespace = self.node.lookup(topic)
         if type(namespace) is not Namespace:
             namespace = topic_namespace(self.node, topic)
@@ -292,7 +291,7 @@ class Client:
                 self._published(None, command)
         elif isinstance(result, Deferred):
             result.addCallbacks(
-                self._published, self._failed, callbackArgs=(command,), errbackArgs=(command,)
+                self._published, self.failed, callbackArgs=(command,), errbackArgs=(command,)
             )
         else:
             self._published(result, command)
@@ -319,7 +318,8 @@ class Client:
                 data |= {"offset": position.offset, "epoch": position.epoch}
             self.answer("Ack", data, command.id)
 
-    def _failed(self, failure: Failure, command: Command) -> None:
+    def failed(self, failure: Failure, command: Command) -> None:
+        """A command that took time has failed."""
         error = failure.value
         if not isinstance(error, RealtimeError):
             self._log.failure("A {command} failed", failure, command=type(command).__name__)
@@ -332,12 +332,12 @@ class Client:
             raise InvalidRequest(
                 "'target_user' cannot be empty", details={"field": "data.target_user"}
             )
-        result = self.node.direct(
-            data.target_user, data.payload, self.identity.user_id, self.node.now(), data.key
-        )
+        node = self.node
+        sender = self.identity.user_id
+        result = node.direct(data.target_user, data.payload, sender, node.now(), data.key)
         if isinstance(result, Deferred):
             result.addCallbacks(
-                self._directed, self._failed, callbackArgs=(command,), errbackArgs=(command,)
+                self._directed, self.failed, callbackArgs=(command,), errbackArgs=(command,)
             )
         else:
             self._directed(result, command)

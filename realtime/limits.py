@@ -33,10 +33,6 @@ class TokenBucket:
         self._full_at = full_at
         return 0.0
 
-    def has_token(self, now: float) -> bool:
-        """Whether `take` would find a token."""
-        return max(self._full_at, now) + self._interval - now <= self._tolerance
-
     def spend(self, tokens: float, now: float) -> None:
         """Take `tokens`, on credit where there are fewer: `take` waits until that is paid."""
         self._full_at = max(self._full_at, now) + tokens * self._interval

@@ -182,7 +182,7 @@ class Node:
         return check_topic(name) or self.rules.namespace(name)
 
     def arrive(self, peer: Peer, name: str, room: int) -> Arrival:
-        """Begin to subscribe a connection to a permitted topic or pattern.
+        """Begin to subscribe a connection to a topic or pattern, where the broker is remote.
 
         To be ended by `land`, or by `turn_back`. At most `room` bytes of publications wait for it.
         """
@@ -211,8 +211,15 @@ class Node:
             return
         if missed or following:
             self.resend(peer, [encode_broadcast(each) for each in (*missed, *following)])
-        if self.hub.subscribe(peer, name) and self._events is not None:
-            self._events.occupied(name)
+        self.enter(peer, name, namespace)
+
+    def enter(self, peer: Peer, name: str, namespace: Namespace | None) -> None:
+        """Subscribe a connection to what the broker hears, or to what no other node publishes."""
+        if self.hub.subscribe(peer, name):
+            if not self.remote:
+                self._broker.subscribe(name)
+            if self._events is not None:
+                self._events.occupied(name)
         if namespace is not None and namespace.presence:
             self._presence.join(name, namespace, peer.connection_id, peer.identity)
 

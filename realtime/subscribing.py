@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from realtime.arrivals import Arrival
-from realtime.envelope import Subscribe
+from realtime.envelope import Subscribe, encode_broadcast
 from realtime.errors import Forbidden, RealtimeError
 from realtime.handlers import DENIAL_COST, ENVELOPE, TOPIC_COST, Caller, forbidden, names_of
 from realtime.model import HistoryPage, Namespace, Position, Publication
@@ -96,15 +96,15 @@ async def _join(
 ) -> dict[str, Any]:
     """Subscribe to one, and send what was missed since a position; answer its status."""
     status: dict[str, Any] = {"topic": name}
-    arrival = None
-    if name not in caller.topics:
+    arrival, is_new = None, name not in caller.topics
+    if is_new and caller.node.remote:
         arrival = caller.node.arrive(caller, name, caller.policy.max_reply)
     try:
         if arrival is not None and arrival.heard is not None:
             await arrival.heard
         page, missed = None, None
         if namespace is not None and namespace.history_size:
-            if since is not None and arrival is not None:
+            if since is not None and is_new:
                 page, missed = await _missed(caller, name, namespace, since, room)
             if page is None:
                 page = await caller.node.history(name, namespace, limit=0)
@@ -114,10 +114,17 @@ async def _join(
         raise
     if page is not None:
         status |= {"offset": page.position.offset, "epoch": page.position.epoch}
-    if arrival is not None:
+    if is_new:
         if since is not None:
             status["recovered"] = missed is not None
-        _land(caller, arrival, namespace, page, missed or ())
+        if missed:
+            caller.spend(len(missed) * TOPIC_COST)
+        if arrival is not None:
+            _land(caller, arrival, namespace, page, missed or ())
+        else:
+            if missed:
+                caller.node.resend(caller, [encode_broadcast(each) for each in missed])
+            caller.node.enter(caller, name, namespace)
     return status
 
 
@@ -149,6 +156,4 @@ def _land(
     if not caller.is_open:
         caller.node.turn_back(arrival)
         return
-    if missed:
-        caller.spend(len(missed) * TOPIC_COST)
     caller.node.land(arrival, namespace, missed, None if page is None else page.position)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from realtime.client import Client
+from realtime.envelope import Command
 
 
 class WaitingClient(Client):
@@ -36,6 +38,10 @@ class WaitingClient(Client):
         if self._waiting is not None:
             self.heard = tick
         super().on_deadline(tick)
+
+    def run(self, obeying: Coroutine[Any, Any, None], command: Command) -> None:
+        """Obey a command, and nothing more until that is done."""
+        self.wait(Deferred.fromCoroutine(obeying).addErrback(self.failed, command))
 
     def wait(self, obeyed: Deferred[Any]) -> None:
         """Obey nothing more until `obeyed`, which does not fail, has fired."""

@@ -113,13 +113,6 @@ class TokenBucketTests(SynchronousTestCase):
         self.assertFalse(bucket.is_full(100.8))
         self.assertTrue(bucket.is_full(100.91))
 
-    def test_has_token(self) -> None:
-        """Asking whether there is a token tells what taking it would."""
-        bucket = TokenBucket(10, 3)
-        for tenth in (0, 0, 0, 0, 0.5, 1, 1, 3, 3, 3):
-            now = 1_790_000_000 + tenth / 10
-            self.assertIs(bucket.has_token(now), not TokenBucket.take(bucket, now))
-
     def test_is_full(self) -> None:
         """A bucket is full at first, not after a take, and again after the time that it takes."""
         bucket = TokenBucket(2, 4)

@@ -37,6 +37,9 @@ class CountersTests(SynchronousTestCase):
         )
 
 
+GAUGES = ("active_connections", "subscriptions", "broker_lag_seconds", "webhook_queue")
+
+
 class MetricsTests(SynchronousTestCase):
     """The registry and its two text formats."""
 
@@ -67,7 +70,7 @@ class MetricsTests(SynchronousTestCase):
                 shown = f"realtime_{name}"
                 if name == "total_connections":
                     shown = "realtime_connections_total"
-                elif name not in ("active_connections", "subscriptions", "webhook_queue"):
+                elif name not in GAUGES:
                     shown += "_total"
                 self.assertEqual(samples[shown], getattr(self.counters, name), shown)
 

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.request import urlopen
 
@@ -59,7 +60,7 @@ class OpenApiTests(SynchronousTestCase):
         app = Klein()
         add_routes: Any = (add_publish, add_topics, add_connections)
         for add in add_routes:
-            add(app, None, None)
+            add(app, SimpleNamespace(node=None), None)
         add_sessions(app, cast("Any", None))
         routes = {
             (re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule), method)

@@ -1,0 +1,98 @@
+"""`python -m bench.nodes`: what Redis costs a node, and what a second worker brings.
+
+Every figure is server CPU per delivered message, of all the server's processes together (not of
+Redis), on one processor, with the generator on another. What two workers on two processors can do,
+against one, follows from the cost of a message: on this machine the generator needs the second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.machine import BenchError, build, processors
+from bench.process import running
+from bench.run import judge
+from bench.servers import BY_NAME, Server, our_command
+from bench.workloads import BY_NAME as WORKLOADS
+from tests.support.redis import RedisServer
+
+KEPT = '[[topic]]\npattern = ">"\nhistory_size = 100\n'
+WORK = ("fan1", "fan8", "echo")
+# How much two workers have to bring.
+GOAL = 1.7
+
+
+def servers(redis: str, config: Path) -> dict[str, Server]:
+    """Our server in every way that is compared."""
+    ours = BY_NAME["ours"]
+    ways: dict[str, tuple[str, ...]] = {
+        "memory": (),
+        "memory, history": ("--config", str(config)),
+        "Redis": ("--redis", redis),
+        "Redis, history": ("--redis", redis, "--config", str(config)),
+        "Redis, 2 workers": ("--redis", redis, "--workers", "2"),
+    }
+    return {
+        name: Server(name, name, ours.kind, ours.dialect, our_command(*options), ours.needs)
+        for name, options in ways.items()
+    }
+
+
+def measure(rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Medians of microseconds a delivered message, by way and work."""
+    wsload = build("wsload")["wsload"]
+    found: dict[str, dict[str, list[float]]] = {}
+    redis = RedisServer("--appendonly", "no")
+    redis.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder, "config.toml")
+            config.write_text(KEPT)
+            config.chmod(0o644)
+            for number in range(rounds):
+                for name, server in servers(redis.url, config).items():
+                    with running(server, Path(), processors()) as up:
+                        for work in WORK:
+                            arguments = WORKLOADS[work].arguments(server.dialect)
+                            if arguments is None:
+                                raise BenchError(f"{work} cannot be asked of our server")
+                            pace = ("--duration", str(seconds), "--warmup", "20", "--settle", "500")
+                            result = judge(up.load(wsload, [*arguments, *pace, "--spread"]))
+                            if "invalid" in result:
+                                raise BenchError(f"{name}, {work}: {result['invalid']}")
+                            found.setdefault(name, {}).setdefault(work, []).append(result["cpu_us"])
+                            print(f"round {number + 1}: {name:16} {work:5} {result['cpu_us']:.2f}")
+    finally:
+        redis.remove()
+    return {
+        name: {work: statistics.median(figures) for work, figures in works.items()}
+        for name, works in found.items()
+    }
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.nodes", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    options = parser.parse_args()
+    medians = measure(options.rounds, options.seconds)
+    print(f"\n{'µs CPU a message':18}" + "".join(f"{work:>8}" for work in WORK))
+    for name, works in medians.items():
+        print(f"{name:18}" + "".join(f"{works[work]:8.2f}" for work in WORK))
+    ratio: Any = {
+        work: round(2 * medians["Redis"][work] / medians["Redis, 2 workers"][work], 2)
+        for work in ("fan1", "fan8")
+    }
+    print(f"two workers on two processors, against one: {json.dumps(ratio)}")
+    if min(ratio.values()) < GOAL:
+        raise BenchError(f"two workers bring less than {GOAL} times one")
+
+
+if __name__ == "__main__":
+    main()
