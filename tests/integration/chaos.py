@@ -40,7 +40,10 @@ TOPICS = 10
 ACK_SECONDS = 8.0
 PUBLISH_EVERY = 0.2
 CATCH_UP_SECONDS = 60.0
-ACTS = ("kill node", "kill redis", "pause redis", "cut subscriptions", "cut commands")
+ACTS = (
+    *("kill node", "drain node", "kill redis"),
+    *("pause redis", "cut subscriptions", "cut commands"),
+)
 CUT_LINK = "cut link"
 PAUSE_SECONDS = 10.0
 
@@ -115,6 +118,7 @@ class World:
             f"--config={folder / 'config.toml'}",
             f"--secret-file={folder / 'key'}",
             "--max-queue-bytes=16777216",
+            "--drain-seconds=1",
             "--message-rate=100000",
             "--message-burst=100000",
         ]
@@ -122,6 +126,7 @@ class World:
         self.facts: Counter[str] = Counter()
         self.problems: list[str] = []
         self.stopping = False
+        self.next_to_drain = 0
 
     def node(self, index: int) -> Server:
         """Make a node; it keeps its port and its state."""
@@ -176,6 +181,15 @@ class World:
             self.nodes[index].stop(signal.SIGKILL)
             self.nodes[index] = self.node(index)
             await asyncio.to_thread(self.nodes[index].start)
+        elif act == "drain node":
+            # A rolling restart, one node at a time.
+            self.next_to_drain = (self.next_to_drain + 1) % len(self.nodes)
+            old = self.nodes[self.next_to_drain]
+            status = await asyncio.to_thread(old.stop)
+            if status or "Traceback" in old.output:
+                self.wrong(f"a drained node ended with status {status}: {old.output[-2000:]}")
+            self.nodes[self.next_to_drain] = self.node(self.next_to_drain)
+            await asyncio.to_thread(self.nodes[self.next_to_drain].start)
         elif act == CUT_LINK:
             assert self.network is not None
             index = self.random.randrange(len(self.nodes))

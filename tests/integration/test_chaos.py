@@ -28,9 +28,9 @@ class ChaosTests(SynchronousTestCase):
         return happened
 
     def test_all_acts(self) -> None:
-        """Nodes and Redis are killed, Redis is stopped for ten seconds, its links are cut."""
-        happened = self.play("--seconds=25", "--clients=60", "--seed=3")
-        self.assertEqual(len(happened["acts"]), 5, happened)
+        """Nodes are killed and drained, Redis is killed and stopped a while, its links are cut."""
+        happened = self.play("--seconds=30", "--clients=60", "--seed=3")
+        self.assertEqual(len(happened["acts"]), 6, happened)
 
     def test_namespaces(self) -> None:
         """Two hosts' links to Redis are cut and healed."""
