@@ -110,7 +110,7 @@ def _read_token() -> str:
 
 def _verify(token: str, settings: Settings) -> Identity:
     state = Path(settings.state)
-    if settings.secret_file is not None or os.path.exists(state / SIGNING_KEY):
+    if settings.secret or settings.secret_file is not None or os.path.exists(state / SIGNING_KEY):
         tokens = make_tokens(settings, state, SimpleNamespace(seconds=time.time))
     else:
         where = _printable(settings.state)

@@ -269,6 +269,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.text,
     ),
     Option(
+        "secret",
+        "TEXT",
+        None,
+        "That secret itself; give it in the environment (REALTIME_SECRET), where there is no file.",
+        parse.secret,
+        private=True,
+    ),
+    Option(
         "jwt-algorithm",
         "RS256|ES256|EdDSA",
         None,

@@ -10,6 +10,7 @@ from realtime.errors import ConfigurationError
 from realtime.names import is_role
 from realtime.origins import Origins
 from realtime.redis_url import RedisAddress, read_redis_url
+from realtime.tokens import MIN_SECRET_BYTES
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -97,6 +98,13 @@ def url(text: str) -> str:
 def redis_url(text: str) -> RedisAddress:
     """The address of a Redis."""
     return read_redis_url(text)
+
+
+def secret(text: str) -> str:
+    """What signs tokens."""
+    if len(text.strip().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"has fewer than {MIN_SECRET_BYTES} bytes")
+    return text.strip()
 
 
 def prefix(text: str) -> str:

@@ -59,6 +59,7 @@ class Settings:
     workers: int
     redis_prefix: str
     secret_file: str | None
+    secret: str | None
     jwt_algorithm: str | None
     jwt_public_key: str | None
     issuer: str | None
@@ -168,6 +169,8 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
     if (settings.hook_url is None) != (not settings.hook):
         raise ConfigurationError("--hook-url and --hook go together")
+    if settings.secret is not None and settings.secret_file is not None:
+        raise ConfigurationError("--secret and --secret-file: only one of them can be the secret")
     if settings.workers > 1 and not settings.redis:
         raise ConfigurationError(f"--workers {settings.workers} needs --redis")
     if len(set(settings.redis)) < len(settings.redis):

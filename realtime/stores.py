@@ -86,7 +86,9 @@ def make_stores(state: Path, reactor: Any) -> Stores:
 
 def make_tokens(settings: Settings, state: Path, reactor: Any) -> Tokens:
     """The token service, with its signing key from the state directory or --secret-file."""
-    if settings.secret_file is None:
+    if settings.secret is not None:
+        secret = settings.secret.encode()
+    elif settings.secret_file is None:
         secret = load_or_create_secret(str(state / SIGNING_KEY))
     else:
         secret = load_secret(settings.secret_file)

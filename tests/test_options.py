@@ -172,6 +172,52 @@ class SettingsTests(SynchronousTestCase):
             self.assertNotIn("\n", str(error))
 
 
+class RedisTests(SynchronousTestCase):
+    """What concerns several nodes."""
+
+    def test_addresses(self) -> None:
+        """Addresses come from flags, from REALTIME_REDIS and from REDIS_URL, which has several."""
+        for flags, environ, expected in (
+            ({"redis": ["redis://a", "unix:///b"]}, {"REDIS_URL": "redis://c"}, ["a:6379", "/b"]),
+            ({}, {"REDIS_URL": "redis://u:p@h:7/1"}, ["h:7"]),
+            (
+                {},
+                {"REALTIME_REDIS": "redis+sentinel://a,b:1/s , rediss://c", "REDIS_URL": "x"},
+                ["a:26379,b:1/s", "c:6379"],
+            ),
+        ):
+            found = read_settings(flags, environ).redis
+            self.assertEqual([str(address) for address in found], expected)
+
+    def test_mistakes(self) -> None:
+        """A mistake names the option, and shows nothing of what may be secret."""
+        for flags, problem in (
+            ({"redis": ["http://:secret@h"]}, "--redis: what is given does not begin with"),
+            ({"redis": ["redis://:secret@h"] * 2}, "--redis names one server twice"),
+            ({"workers": "2"}, "--workers 2 needs --redis"),
+            ({"workers": "0"}, "--workers"),
+            ({"redis-prefix": "a b"}, "--redis-prefix"),
+        ):
+            error = self.assertRaises(ConfigurationError, read_settings, flags, {})
+            self.assertIn(problem, str(error))
+            self.assertNotIn("secret", str(error))
+
+
+class SecretTests(SynchronousTestCase):
+    """The secret that signs tokens, where there is no file for it."""
+
+    def test_secret(self) -> None:
+        """It comes from the environment, is long enough, and is never shown."""
+        settings = read_settings({}, {"REALTIME_SECRET": " " + "s" * 32 + "\n"})
+        self.assertEqual(settings.secret, "s" * 32)
+        for flags, environ in (
+            ({}, {"REALTIME_SECRET": "s" * 31}),
+            ({"secret": "s" * 32, "secret-file": "f"}, {}),
+        ):
+            error = self.assertRaises(ConfigurationError, read_settings, flags, environ)
+            self.assertNotIn("sss", str(error))
+
+
 class CommandLineTests(SynchronousTestCase):
     """`twistd realtime`."""
 
