@@ -213,7 +213,9 @@ class RedisCluster:
             self._tell_all(redis)
 
     def _came_back(self, redis: Redis) -> None:
+        # What was told meanwhile has been lost, though the number of users may be the same.
         if self._open:
+            self._tell_all(redis)
             self._beat(redis)
 
     def _not_told(self, failure: Failure) -> None:

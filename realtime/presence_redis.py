@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import Raw
@@ -181,23 +182,26 @@ class RedisPresence:
 
     def _note(self, topic: str, user_id: str) -> None:
         self._untold.setdefault(topic, {})[user_id] = None
-        if not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._tell_some)
+        self._schedule()
 
     # -- telling -----------------------------------------------------------------------------
 
     def _tell_some(self) -> None:
         """Tell what has changed, some of it in a turn."""
         self._scheduled = False
-        if not self._ring.up:
-            # All is told when it is back, but for who has gone, of whom there may be many.
-            if len(self._gone) > MAX_UNTOLD:
-                self._gone.clear()
-                self._untold.clear()
-            return
-        self._tell(list(self._untold)[:TOPICS_AT_ONCE])
-        if self._untold:
+        # A server that is away is told when it is back.
+        topics = (topic for topic in self._untold if self._ring.of(topic).up)
+        some = list(islice(topics, TOPICS_AT_ONCE))
+        self._tell(some)
+        if len(some) == TOPICS_AT_ONCE:
+            self._schedule()
+        elif len(self._gone) > MAX_UNTOLD:
+            # Of so many who have gone meanwhile it is not told; they go with this node.
+            self._gone.clear()
+            self._untold.clear()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._tell_some)
 
@@ -269,9 +273,7 @@ class RedisPresence:
         for topic, there in self._topics.items():
             if self._ring.of(topic) is redis:
                 self._untold.setdefault(topic, {}).update(dict.fromkeys(there.users))
-        if self._untold and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._tell_some)
+        self._schedule()
 
     # -- signs of life -----------------------------------------------------------------------
 
@@ -281,8 +283,8 @@ class RedisPresence:
         if self._beats % BEAT_SECONDS == 0 and self._open:
             for redis in self._ring.all:
                 self._beat(redis)
-            if self._untold and not self._scheduled:
-                self._tell_some()
+            if self._untold:
+                self._schedule()
 
     def _came_back(self, redis: Redis) -> None:
         if self._open:

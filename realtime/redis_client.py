@@ -320,14 +320,6 @@ class Redis:
         await link.prepare()
         await ready(link)
 
-    def _failed(self, failure: Failure, link: _Link) -> Failure:
-        why = str(failure.value) or type(failure.value).__name__
-        if why != self._why:
-            self._why = why
-            _log.error("Redis at {address}: {why}", address=self.address, why=why)
-        link.transport.abortConnection()
-        return failure
-
     async def _commands_ready(self, link: _Link) -> None:
         for script in Script.known:
             await link.execute_command("SCRIPT", "LOAD", script.source)

@@ -254,6 +254,19 @@ class LossTests(ClusterTestCase):
     async def test_back_with_nothing(self) -> None:
         """All is told again to a Redis that has forgotten it."""
         self.nodes[0].cluster.changed("u1", "Anna", 1)
+        await self.restart(forget=True)
+        self.assertEqual(await self.send(1, "u1"), 1)
+        self.assertEqual(await self.send(1, "bob"), 1)
+
+    async def test_back_with_the_old(self) -> None:
+        """Who has come and gone meanwhile is told to a Redis that knows as many others."""
+        self.nodes[0].cluster.changed("u3", "Carl", 1)
+        await self.restart(forget=False)
+        self.assertEqual(await self.send(1, "u3"), 0)
+        self.assertEqual(await self.send(1, "bob"), 1)
+
+    async def restart(self, *, forget: bool) -> None:
+        """Kill Redis, have Bob come and Carl go, and start it again."""
         await self.settle()
         every = [node.servers[0] for node in self.nodes]
         up: list[Deferred[None]] = []
@@ -270,9 +283,9 @@ class LossTests(ClusterTestCase):
         with self.assertRaises(Unavailable):
             await self.nodes[1].cluster.ask("topics")
         self.nodes[0].cluster.changed("u2", "Bob", 1)
+        self.nodes[0].cluster.changed("u3", "Carl", 0)
         self.clock.advance(0)
-        self.server.forget()
+        if forget:
+            self.server.forget()
         self.server.start()
         await gatherResults(up)
-        self.assertEqual(await self.send(1, "u1"), 1)
-        self.assertEqual(await self.send(1, "bob"), 1)
