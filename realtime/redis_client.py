@@ -16,6 +16,7 @@ from hiredis import pack_command
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import CancelledError as Cancelled
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -76,6 +77,8 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         self._bytes = 0
         self._heard = 0.0
         self.on_lost: list[Callable[[], object]] = []
+        # Why it was lost, where that is known.
+        self.reason: BaseException | None = None
 
     def connectionMade(self) -> None:
         """Nothing is said before `prepare`."""
@@ -135,6 +138,8 @@ class _Link(RedisProtocol):  # type: ignore[misc]
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail what is under way: nobody knows what has become of it."""
         self.connected = 0
+        if not isinstance(reason.value, ConnectionDone):
+            self.reason = reason.value
         under_way, self._under_way = self._under_way, deque()
         for callback in self.on_lost:
             callback()
@@ -306,7 +311,7 @@ class Redis:
         prepared.addErrback(self._give_up, link)
 
     def _give_up(self, failure: Failure, link: _Link) -> None:
-        self.note(failure.value)
+        self.note(link.reason or failure.value)
         link.transport.abortConnection()
 
     def note(self, problem: BaseException | None) -> None:

@@ -108,9 +108,10 @@ def _creator(address: RedisAddress, host: str) -> Any:
     if address.authorities is not None:
         try:
             pem = Path(address.authorities).read_bytes()
-            roots = trustRootFromCertificates(  # type: ignore[no-untyped-call]
-                [Certificate.loadPEM(each) for each in _certificates(pem)]
-            )
+            found = [Certificate.loadPEM(each) for each in _certificates(pem)]
+            if not found:
+                raise OSError
+            roots = trustRootFromCertificates(found)  # type: ignore[no-untyped-call]
         except (OSError, SSL.Error) as error:
             why = getattr(error, "strerror", None) or "holds no certificate"
             raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from realtime.errors import Unavailable
 from realtime.redis_client import Redis, RedisRefused, Script
 from realtime.redis_url import read_redis_url
 from tests.support.redis import RedisServer, connect, new_prefix, oldest_redis
+from tests.support.server import free_port
 
 ECHO = Script("return {KEYS[1], ARGV[1], #ARGV}")
 
@@ -140,6 +142,64 @@ class LoginTests(TestCase):
         redis = await connect(self, server)
         self.assertIn(b"redis_version:6.2", await redis.command("INFO", "server"))
         self.assertEqual(await redis.run(ECHO, ["k"], ["a"]), [b"k", b"a", 1])
+
+
+class TlsTests(TestCase):
+    """Redis over TLS."""
+
+    def setUp(self) -> None:
+        """Start a server with a certificate of its own making."""
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.authorities, key = folder / "crt", folder / "key"
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+                *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+                *("-keyout", key, "-out", self.authorities),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        self.port = free_port()
+        server = RedisServer(
+            *("--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"),
+            *("--tls-cert-file", str(self.authorities), "--tls-key-file", str(key)),
+            *("--tls-ca-cert-file", str(self.authorities)),
+        )
+        self.addCleanup(server.remove)
+        server.start()
+
+    async def connect(self, query: str) -> None:
+        """Connect, and use both links."""
+        redis = Redis(read_redis_url(f"rediss://localhost:{self.port}{query}"), reactor)
+        self.addCleanup(lambda: Deferred.fromCoroutine(redis.stop()))
+        await redis.start(patience=2)
+        heard: Deferred[bytes] = Deferred()
+        await redis.subscribe(b"a", lambda channel, message: heard.callback(message))
+        await redis.command("PUBLISH", "a", "x")
+        self.assertEqual(await heard, b"x")
+
+    async def test_authorities(self) -> None:
+        """Who is named as an authority is believed."""
+        await self.connect(f"?ssl_ca_certs={self.authorities}")
+
+    async def test_anybody(self) -> None:
+        """Anybody is believed where the address says so."""
+        await self.connect("?ssl_cert_reqs=none")
+
+    async def test_nobody(self) -> None:
+        """A certificate that nobody has signed is refused otherwise."""
+        with self.assertRaises(Unavailable) as caught:
+            await self.connect("")
+        self.assertIn("certificate", str(caught.exception).lower())
+
+    async def test_no_authorities(self) -> None:
+        """A file of authorities that is none is the operator's mistake."""
+        for path, problem in (("/nowhere", "No such file"), (__file__, "no certificate")):
+            with self.assertRaises(Unavailable) as caught:
+                await self.connect(f"?ssl_ca_certs={path}")
+            self.assertIn(problem, str(caught.exception))
 
 
 class SubscriptionTests(TestCase):
