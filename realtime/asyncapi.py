@@ -52,6 +52,7 @@ _STATUS: Schema = {
         object_of(status=constant("authenticated"), expires_at=COUNT),
         object_of(status=constant("token_expiring"), expires_at=COUNT),
         object_of(status=constant("draining")),
+        object_of(status=constant("gap"), topics=list_of(TEXT)),
     ]
 }
 _ACK: Schema = {

@@ -45,7 +45,17 @@ _HEALTH = object_of(
     uptime_seconds=COUNT,
     reason=TEXT,
 )
+_NODE = object_of(
+    node_id=TEXT,
+    host=TEXT,
+    port=COUNT,
+    version=TEXT,
+    uptime_seconds=COUNT,
+    connections=COUNT,
+    status=TEXT,
+)
 _INFO = object_of(
+    ("nodes",),
     server=object_of(
         name=TEXT,
         version=TEXT,
@@ -60,6 +70,7 @@ _INFO = object_of(
     ),
     stats=_COUNTERS,
     features=list_of(TEXT),
+    nodes=list_of(_NODE),
 )
 _PUBLISHED = object_of(
     ("offset", "epoch", "error"), topic=TEXT, offset=COUNT, epoch=TEXT, error=reference("Error")
