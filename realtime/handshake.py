@@ -10,10 +10,6 @@ from realtime.errors import InvalidRequest
 
 MAX_HEAD = 16 * 1024
 SUBPROTOCOL = "access_token."
-# A request line, then headers whose names start their lines and end in a colon (RFC 9112, 5).
-_HEAD = re.compile(rb"[^\r\n]+\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n]*\r\n)*\r\n")
-# A body would be read as frames.
-_BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:(?!\s*0+\s))", re.IGNORECASE)
 # A request line, then headers whose names start their lines and end in a colon (RFC 9112 section
 # 5), without control characters, nor the others that Autobahn takes for line ends.
 _TEXT = rb"[\t\x20-\x7e\x80-\x84\x86-\xff]*"

@@ -87,9 +87,12 @@ class Hooks:
     ) -> bytes | Raw:
         """Answer what is to be published, JSON text; raises `Forbidden` or `Unavailable`."""
         # As the bytes received, and back: numbers keep their precision.
-        verdict = await self.ask(
-            "publish", identity, connection_id, topic=topic, payload=Raw(payload)
-        )
+        question = {"topic": topic, "payload": Raw(payload)}
+        try:
+            verdict = await self.ask("publish", identity, connection_id, **question)
+        except RealtimeError as error:
+            error.details["topic"] = topic
+            raise
         return payload if verdict.payload is None else verdict.payload
 
     async def ask(

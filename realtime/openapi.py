@@ -112,15 +112,14 @@ def _operation(
     open: bool = False,
     refusals: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """An endpoint; beside its own answers and refusals it may answer as all do."""
+    """An endpoint; it may refuse as it says, and as all that ask who asks or need a store do."""
     responses: dict[str, Any] = {}
     for status, schema in answers.items():
         responses[str(status)] = {"description": "Good."}
         if schema is not None:
             responses[str(status)]["content"] = {_JSON: {"schema": schema}}
-    for status in sorted({*refusals, *(() if open else (401, 403)), 400}):
+    for status in sorted({*refusals, *(() if open else (401, 403, 503)), 400}):
         responses.setdefault(str(status), {"$ref": "#/components/responses/Refused"})
-    responses["default"] = {"$ref": "#/components/responses/Refused"}
     operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if parameters:
         operation["parameters"] = list(parameters)
@@ -278,6 +277,22 @@ PATHS: dict[str, dict[str, Any]] = {
 }
 
 
+def _given(name: str, type: str) -> Schema:
+    """What has a member that is not null."""
+    return {"required": [name], "properties": {name: {"type": type}}}
+
+
+def _bodies() -> dict[str, Schema]:
+    """What the server API takes: the structures, and what their types do not say."""
+    bodies = components((Publish, Message, Batch))
+    bodies["Publish"]["oneOf"] = [_given("topic", "string"), _given("topics", "array")]
+    bodies["BatchCommand"]["oneOf"] = [_given("publish", "object"), _given("direct", "object")]
+    direct = bodies["Direct"]
+    direct["required"] = ["user", *direct["required"]]
+    direct["properties"]["user"] = TEXT | {"minLength": 1}
+    return bodies
+
+
 def openapi() -> dict[str, Any]:
     """The document (OpenAPI 3.1)."""
     return {
@@ -308,7 +323,7 @@ def openapi() -> dict[str, Any]:
                 **SHARED,
                 "Published": _PUBLISHED,
                 "Connection": _CONNECTION,
-                **components((Publish, Message, Batch)),
+                **_bodies(),
             },
         },
     }

@@ -46,7 +46,7 @@ def make_outgoing(settings: Settings, state: Path, counters: Counters, reactor: 
     """Put together what the settings ask for; raises `ConfigurationError`."""
     if settings.webhook_secret_file is None:
         return Outgoing()
-    secret = load_secret(settings.webhook_secret_file)
+    secret = load_secret(settings.webhook_secret_file, "--webhook-secret-file")
     connections = Connections(reactor, kept=MAX_UNDER_WAY)
     events = hooks = None
     if settings.webhook_url is not None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from klein import Klein
 from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from realtime.answers import answer_json
 from realtime.backends import Backends
-from realtime.envelope import Key, error_object
-from realtime.errors import InvalidRequest, RealtimeError
+from realtime.envelope import MAX_KEY, Key, error_object
+from realtime.errors import InternalError, InvalidRequest, RealtimeError
 from realtime.handlers import forbidden, topic_namespace
 from realtime.model import Identity, Position
 from realtime.names import is_name
 from realtime.node import Node
 from realtime.rest_requests import add_route, bearer_token, read_body
+
+T = TypeVar("T")
+_log = Logger()
 
 # Topics that one publication may go to, and commands of a batch.
 MAX_AT_ONCE = 1000
@@ -45,10 +50,10 @@ class Message(Struct):
     from_user: str | None = None
 
 
-class Direct(Message):
+class Direct(Message, kw_only=True):
     """A message within a batch."""
 
-    user: str = ""
+    user: str
 
 
 class BatchCommand(Struct):
@@ -78,7 +83,8 @@ def add_publish(app: Klein, node: Node, backends: Backends) -> None:
 
 
 # What came of one publication so far.
-_Begun: TypeAlias = Position | Deferred[Position | None] | RealtimeError | None
+_Outcome: TypeAlias = Position | RealtimeError | None
+_Begun: TypeAlias = _Outcome | Deferred[_Outcome]
 
 
 class _Publish:
@@ -96,14 +102,11 @@ class _Publish:
     async def batch(self, request: IRequest) -> bytes:
         """Obey several commands in order; each has its own result, whatever comes of others."""
         identity = self._backends.authenticate(bearer_token(request))
-        results = []
         # All are begun before the first is waited for: durable ones are committed together.
-        for result in [self._obey(identity, each) for each in _commands(request)]:
-            try:
-                results.append(await result)
-            except RealtimeError as error:
-                results.append({"error": error_object(error)})
-        return answer_json(request, {"results": results})
+        begun = [
+            Deferred.fromCoroutine(self._obey(identity, command)) for command in _commands(request)
+        ]
+        return answer_json(request, {"results": [await each for each in begun]})
 
     async def message(self, request: IRequest, user: str) -> bytes:
         """Message a user."""
@@ -111,14 +114,23 @@ class _Publish:
         body = read_body(request, _decode_message)
         return answer_json(request, await self._direct(identity, user, body))
 
-    def _obey(self, identity: Identity, command: BatchCommand) -> Deferred[dict[str, Any]]:
-        if command.publish is not None and command.direct is None:
-            coroutine = self._publish(identity, command.publish)
-        elif command.direct is not None and command.publish is None:
-            coroutine = self._direct(identity, command.direct.user, command.direct)
-        else:
-            coroutine = _refuse("A command is either 'publish' or 'direct'", "commands")
-        return Deferred.fromCoroutine(coroutine)
+    async def _obey(self, identity: Identity, command: BatchCommand) -> dict[str, Any]:
+        """Obey a command of a batch; answer its result, be it a refusal.
+
+        It raises nothing but to whoever waits and gives up: nobody may wait yet, or any more.
+        """
+        try:
+            if command.publish is not None and command.direct is None:
+                return await self._publish(identity, command.publish)
+            if command.direct is not None and command.publish is None:
+                return await self._direct(identity, command.direct.user, command.direct)
+            raise InvalidRequest(
+                "A command is either 'publish' or 'direct'", details={"field": "commands"}
+            )
+        except CancelledError:
+            raise
+        except Exception as error:
+            return {"error": error_object(_refusal(error))}
 
     async def _publish(self, identity: Identity, body: Publish) -> dict[str, Any]:
         if (body.topic is None) == (body.topics is None):
@@ -149,19 +161,47 @@ class _Publish:
                     details={"field": "payload", "max_payload": limit},
                 )
             now = self._node.now()
-            return self._node.publish(
-                topic, namespace, body.payload, from_user, now, body.key, body.exclude
+            key = _scoped(body.key)
+            begun = self._node.publish(
+                topic, namespace, body.payload, from_user, now, key, body.exclude
             )
         except RealtimeError as error:
             return error
+        return _settled(begun) if isinstance(begun, Deferred) else begun
 
     async def _direct(self, identity: Identity, user: str, body: Message) -> dict[str, Any]:
         if not user:
             raise InvalidRequest("'user' cannot be empty", details={"field": "user"})
         from_user = _sender(identity, body.from_user)
         now = self._node.now()
-        result = self._node.direct(user, body.payload, from_user, now, body.key)
-        return {"delivered": await result if isinstance(result, Deferred) else result}
+        result = self._node.direct(user, body.payload, from_user, now, _scoped(body.key))
+        delivered = await _settled(result) if isinstance(result, Deferred) else result
+        if isinstance(delivered, RealtimeError):
+            raise delivered
+        return {"delivered": delivered}
+
+
+def _settled(begun: Deferred[T] | Deferred[T | RealtimeError]) -> Deferred[T | RealtimeError]:
+    """What comes of something begun, be it a refusal.
+
+    A backend that is gone, or gives up, undoes nothing; whatever comes of it then is nobody's.
+    """
+    settled: Deferred[T | RealtimeError] = Deferred()
+    begun.addErrback(lambda failure: _refusal(failure.value)).addCallback(settled.callback)
+    return settled
+
+
+def _refusal(error: BaseException) -> RealtimeError:
+    """What a backend is told of an error; our own are logged."""
+    if isinstance(error, RealtimeError):
+        return error
+    _log.failure("A command of a backend failed", Failure(error, type(error), error.__traceback__))
+    return InternalError()
+
+
+def _scoped(key: str | None) -> str | None:
+    """A key as no client can send it: so a backend's are its own, whoever it publishes for."""
+    return None if key is None else f"{len(key)} {key}".ljust(MAX_KEY + 1)
 
 
 async def _finish(topic: str, begun: _Begun) -> dict[str, Any]:
@@ -175,10 +215,6 @@ async def _finish(topic: str, begun: _Begun) -> dict[str, Any]:
 
 def _commands(request: IRequest) -> list[BatchCommand]:
     return read_body(request, _decode_batch).commands
-
-
-async def _refuse(problem: str, field: str) -> dict[str, Any]:
-    raise InvalidRequest(problem, details={"field": field})
 
 
 def _sender(identity: Identity, named: str | None) -> str:

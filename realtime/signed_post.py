@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,11 +53,31 @@ class NoAnswer(Exception):
     """There was none, and the text says why."""
 
 
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """An endpoint whose connections are made and ended without a word in the log."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
+        """See `IStreamClientEndpoint.connect`."""
+        protocolFactory.noisy = False
+        connected: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        return connected
+
+
+class _Pool(HTTPConnectionPool):
+    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        connected: Deferred[Any] = super().getConnection(key, _Quiet(endpoint))
+        return connected
+
+
 class Connections:
     """Connections to receivers, of which some stay open between posts."""
 
     def __init__(self, reactor: Any, *, kept: int) -> None:
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool = _Pool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = kept
         self._pool.cachedConnectionTimeout = _IDLE
         # Certificates are verified, as is the default.

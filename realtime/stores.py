@@ -91,7 +91,7 @@ def make_tokens(settings: Settings, state: Path, reactor: Any) -> Tokens:
     elif settings.secret_file is None:
         secret = load_or_create_secret(str(state / SIGNING_KEY))
     else:
-        secret = load_secret(settings.secret_file)
+        secret = load_secret(settings.secret_file, "--secret-file")
     pem = None
     if settings.jwt_public_key is not None:
         try:

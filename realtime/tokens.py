@@ -129,8 +129,8 @@ def _load_public_key(algorithm: str, pem: bytes) -> object:
     return key
 
 
-def load_secret(path: str) -> bytes:
-    """Read the signing secret in file `path`, less white space around it.
+def load_secret(path: str, what: str = "signing key") -> bytes:
+    """Read the secret in file `path`, less white space around it; `what` names it in errors.
 
     The file must be closed to all but its owner, who may let a group read it, as secret mounts
     do. Raises `ConfigurationError` otherwise, or when the secret is too short.
@@ -140,18 +140,18 @@ def load_secret(path: str) -> bytes:
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ConfigurationError(f"signing key {path}: not a regular file")
+                raise ConfigurationError(f"{what} {path}: not a regular file")
             content = file.read(65537)
     except OSError as error:
-        raise ConfigurationError(f"signing key {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{what} {path}: {error.strerror}") from None
     if status.st_mode & 0o027:
         raise ConfigurationError(
-            f"signing key {path}: others can read or change it; run: chmod 600 {path}"
+            f"{what} {path}: others can read or change it; run: chmod 600 {path}"
         )
     secret = content.strip()
     if not MIN_SECRET_BYTES <= len(secret) <= 65536:
         raise ConfigurationError(
-            f"signing key {path}: holds {len(secret)} bytes, must be {MIN_SECRET_BYTES} or more"
+            f"{what} {path}: holds {len(secret)} bytes, must be {MIN_SECRET_BYTES} or more"
         )
     return secret
 
