@@ -287,9 +287,7 @@ def _bodies() -> dict[str, Schema]:
     bodies = components((Publish, Message, Batch))
     bodies["Publish"]["oneOf"] = [_given("topic", "string"), _given("topics", "array")]
     bodies["BatchCommand"]["oneOf"] = [_given("publish", "object"), _given("direct", "object")]
-    direct = bodies["Direct"]
-    direct["required"] = ["user", *direct["required"]]
-    direct["properties"]["user"] = TEXT | {"minLength": 1}
+    bodies["Direct"]["properties"]["user"] = TEXT | {"minLength": 1}
     return bodies
 
 

@@ -174,20 +174,23 @@ class _Publish:
             raise InvalidRequest("'user' cannot be empty", details={"field": "user"})
         from_user = _sender(identity, body.from_user)
         now = self._node.now()
-        result = self._node.direct(user, body.payload, from_user, now, _scoped(body.key))
-        delivered = await _settled(result) if isinstance(result, Deferred) else result
+        begun = self._node.direct(user, body.payload, from_user, now, _scoped(body.key))
+        if isinstance(begun, int):
+            return {"delivered": begun}
+        settled = _settled(begun)
+        delivered = await settled
         if isinstance(delivered, RealtimeError):
             raise delivered
         return {"delivered": delivered}
 
 
-def _settled(begun: Deferred[T] | Deferred[T | RealtimeError]) -> Deferred[T | RealtimeError]:
+def _settled(begun: Deferred[T]) -> Deferred[T | RealtimeError]:
     """What comes of something begun, be it a refusal.
 
     A backend that is gone, or gives up, undoes nothing; whatever comes of it then is nobody's.
     """
     settled: Deferred[T | RealtimeError] = Deferred()
-    begun.addErrback(lambda failure: _refusal(failure.value)).addCallback(settled.callback)
+    begun.addCallbacks(settled.callback, lambda failure: settled.callback(_refusal(failure.value)))
     return settled
 
 
@@ -195,7 +198,8 @@ def _refusal(error: BaseException) -> RealtimeError:
     """What a backend is told of an error; our own are logged."""
     if isinstance(error, RealtimeError):
         return error
-    _log.failure("A command of a backend failed", Failure(error, type(error), error.__traceback__))
+    failure = Failure(error)  # type: ignore[no-untyped-call]
+    _log.failure("A command of a backend failed", failure)
     return InternalError()
 
 
