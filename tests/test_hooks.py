@@ -113,6 +113,15 @@ class HookTests(SynchronousTestCase):
         )
         self.assertEqual(self.numbers(), (3, 3, 0))
 
+    def test_the_topic(self) -> None:
+        """A publication that is denied, or cannot be asked about, is told with its topic."""
+        hooks = self.make()
+        self.answers({"allow": False}, {})
+        for error in (Forbidden, Unavailable):
+            asked = Deferred.fromCoroutine(hooks.publish(ALICE, "c", "a.b", b"1"))
+            failure = self.failureResultOf(asked, error)
+            self.assertEqual(failure.value.details, {"topic": "a.b"})
+
     def test_reasons_are_bounded(self) -> None:
         """A reason reaches clients without control characters, and not at any length."""
         self.answers({"allow": False, "reason": "\x1b[31m\n" + "x" * 500})

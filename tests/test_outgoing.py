@@ -39,6 +39,24 @@ class OutgoingTests(TestCase):
         await outgoing.open()
         await outgoing.stop(1.0)
 
+    def test_the_secret(self) -> None:
+        """What is wrong with the secret's file is told with the option that names it."""
+        self.make(webhook_url="https://a.example/")
+        key = self.state / "webhook.key"
+        key.chmod(0o644)
+        settings = read_settings(
+            {"webhook-secret-file": str(key), "webhook-url": "https://a.example/"}, {}
+        )
+        error = self.assertRaises(
+            ConfigurationError, make_outgoing, settings, self.state, Counters(), reactor
+        )
+        self.assertTrue(str(error).startswith(f"--webhook-secret-file {key}: others can"))
+        key.unlink()
+        error = self.assertRaises(
+            ConfigurationError, make_outgoing, settings, self.state, Counters(), reactor
+        )
+        self.assertTrue(str(error).startswith(f"--webhook-secret-file {key}: No such"))
+
     async def test_events(self) -> None:
         """Events reach --webhook-url; the disk is used where it is asked for."""
         receiver = RealReceiver(self)

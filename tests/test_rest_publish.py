@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import json
 from typing import Any
 
-from realtime.model import Namespace
+from twisted.internet.defer import Deferred
+
+from realtime.envelope import MAX_KEY
+from realtime.errors import Unavailable
+from realtime.model import Namespace, Position
 from realtime.rest_publish import MAX_AT_ONCE
 from tests.support.backend import BackendTestCase
+from tests.support.http import Wire, make_site
+from tests.support.peers import ScriptedBroker
 
 RULES = (
     Namespace("kept.>", history_size=9, publish=frozenset(), rate=1),
@@ -129,6 +137,18 @@ class PublishTests(BackendTestCase):
         self.assertEqual(first, second)
         self.assertEqual(len(self.heard()), 1)
 
+    def test_keys_of_clients(self) -> None:
+        """A key is a backend's own: a user's of the same text, or as it is kept, is another."""
+        names = {"topic": "kept.a", "from_user": "u1"}
+        client = self.world.connect("u1")
+        for key in ("k", "1 k", " k", "k ", "1 k".ljust(MAX_KEY)):
+            client.ask("Broadcast", {"topic": "a", "payload": 1, "key": key})
+            self.ok("POST", "/publish", names | {"topic": "a", "payload": 2, "key": key})
+            self.ok("POST", "/publish", names | {"topic": "a", "payload": 3, "key": key})
+            self.assertEqual([data["payload"] for data in self.heard()], [1, 2])
+        self.ok("POST", "/publish", names | {"topic": "a", "payload": 4, "key": "k" * MAX_KEY})
+        self.assertEqual([data["payload"] for data in self.heard()], [4])
+
     def test_refused(self) -> None:
         """What is refused is told with the field."""
         for body, details in (
@@ -225,3 +245,68 @@ class BatchTests(BackendTestCase):
         (message,) = self.wire.read()
         self.assertEqual(message["data"]["from_user"], "u9")
         self.assert_error(self.ask("POST", "/users/u1/messages", {}), 400, "INVALID_REQUEST")
+
+
+class GoneTests(BackendTestCase):
+    """Backends that ask for much, and do not wait for it."""
+
+    def setUp(self) -> None:
+        """Make a world whose broker takes its time."""
+        self.cancelled = 0
+        self.pending: list[Deferred[Position | None]] = []
+        broker = ScriptedBroker()
+        broker.answer = lambda publication: self.begin()
+        self.make(broker=broker)
+
+    def begin(self) -> Deferred[Position | None]:
+        """Begin a publication."""
+        begun: Deferred[Position | None] = Deferred(self.cancel)
+        self.pending.append(begun)
+        return begun
+
+    def cancel(self, begun: Deferred[Position | None]) -> None:
+        """Count who gives up what it has begun."""
+        self.cancelled += 1
+
+    def post(self, path: str, body: Any) -> Wire:
+        """Ask, on a connection that can end."""
+        wire = Wire(make_site(self.api.resource))
+        text = json.dumps(body).encode()
+        wire.send(
+            b"POST %b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (path.encode(), self.token("service").encode(), len(text), text)
+        )
+        return wire
+
+    def test_gone(self) -> None:
+        """What was begun for one who is gone goes on, and failures of it are nobody's."""
+        publish = {"topics": ["a", "b", "c"], "payload": 1}
+        for path, body in (
+            ("/publish", {"topic": "a", "payload": 1}),
+            ("/publish", publish),
+            ("/batch", {"commands": [{"publish": publish}, {"publish": publish}]}),
+        ):
+            wire = self.post(path, body)
+            self.assertGreater(len(self.pending), 0)
+            wire.end()
+            first, *others = self.pending
+            first.callback(None)
+            for begun in others:
+                begun.errback(Unavailable())
+            self.pending = []
+            del wire, first, others
+            gc.collect()
+            self.assertEqual((self.flushLoggedErrors(), self.cancelled), ([], 0))
+
+    def test_failures_of_our_own(self) -> None:
+        """What fails by our own fault is INTERNAL_ERROR for that command alone, and logged once."""
+        publish = {"topic": "a", "payload": 1}
+        wire = self.post("/batch", {"commands": [{"publish": publish}, {"publish": publish}]})
+        self.pending[1].errback(ZeroDivisionError("ours"))
+        self.pending[0].callback(None)
+        good, bad = wire.answer().json()["results"]
+        self.assertEqual((good, bad["error"]["code"]), ({"topic": "a"}, "INTERNAL_ERROR"))
+        self.assertNotIn("ours", bad["error"]["message"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        wire.end()

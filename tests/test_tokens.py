@@ -409,6 +409,8 @@ class SecretFileTests(SynchronousTestCase):
         """A missing, short or endless secret and a folder are one-line errors with the path."""
         error = self.assertRaises(ConfigurationError, load_secret, self.path)
         self.assertEqual(str(error), f"signing key {self.path}: No such file or directory")
+        error = self.assertRaises(ConfigurationError, load_secret, self.path, "--secret-file")
+        self.assertEqual(str(error), f"--secret-file {self.path}: No such file or directory")
         for content in (b"", b"short", b" " * 64, b"k" * 70000):
             self.write(content)
             error = self.assertRaises(ConfigurationError, load_or_create_secret, self.path)

@@ -22,7 +22,7 @@ from msgspec import Raw
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from realtime import webhook_delivery, webhooks
@@ -737,6 +737,17 @@ class SocketTests(TestCase):
         self.assertEqual(str(error), "no answer within 2 seconds")
         await self.assertFailure(gone, Exception)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_quiet(self) -> None:
+        """Connections are made and ended without a word in the log, whoever would say it."""
+        receiver = RealReceiver(self)
+        said: list[str | None] = []
+        observe = lambda event: said.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        for _ in range(2):
+            self.assertEqual((await real_post(self, receiver.url).send(b"1", "d")).status, 204)
+        self.assertEqual(said, [])
 
     async def test_nobody_listens(self) -> None:
         """A port where nobody listens is told as such."""

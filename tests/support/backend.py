@@ -29,8 +29,8 @@ class BackendTestCase(TestCase):
         kit = IdentityKit(self, database, make_clock())
         self.clock = kit.clock
         backends = Backends(kit.auth, ApiKeys(database, kit.clock.seconds))
-        api = make_api(self, self.world.node, auth=kit.auth, backends=backends)
-        self._ask = InMemory(self, api.resource)
+        self.api = make_api(self, self.world.node, auth=kit.auth, backends=backends)
+        self._ask = InMemory(self, self.api.resource)
 
     def token(self, *roles: str) -> str:
         """An access token of a user with these roles."""
