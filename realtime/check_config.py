@@ -210,6 +210,17 @@ def _warnings(settings: Settings) -> Iterator[str]:
         where = f"rule {number}, {namespace.pattern}"
         if USER in namespace.pattern.split("."):
             yield from (f"{where}: {problem}" for problem in _leaks(namespace))
+            rest = _of_dotted_ids(namespace.pattern)
+            if _is_open(settings, rest):
+                yield (
+                    f"{where}: ids with a dot are never {USER}, so that their topics are open to "
+                    f"everyone; a rule for {rest} after it can close them"
+                )
+        if namespace.join_leave and _reads_less(namespace):
+            yield (
+                f"{where}: join_leave tells everyone who may subscribe who comes and goes, those "
+                "whom read_presence leaves out as well"
+            )
         if namespace.max_payload is not None and namespace.max_payload > settings.max_frame_size:
             yield f"{where}: max_payload is more than max-frame-size lets through"
         if namespace.rate is not None and namespace.rate > settings.message_rate:
@@ -236,6 +247,28 @@ def _leaks(namespace: Namespace) -> Iterator[str]:
             continue
         for role in sorted(named.intersection(DEFAULT_ROLES)):
             yield f"{right} lists the role {role}: every user who has it may read others' topics"
+
+
+def _of_dotted_ids(pattern: str) -> str:
+    """The pattern of what ids with a dot, several parts, make of a pattern with `$user`."""
+    parts = pattern.split(".")
+    return ".".join([*parts[: parts.index(USER)], ">"])
+
+
+def _is_open(settings: Settings, pattern: str) -> bool:
+    """Whether everybody may subscribe to what a pattern matches, where no other rule holds."""
+    for namespace in settings.topics:
+        if covers(plain_pattern(namespace.pattern), pattern):
+            return namespace.subscribe is None or EVERYONE in namespace.subscribe
+    return not settings.strict_topics
+
+
+def _reads_less(namespace: Namespace) -> bool:
+    """Whether somebody may subscribe who may not read presence."""
+    readers, subscribers = namespace.read_presence, namespace.subscribe
+    if readers is None or EVERYONE in readers:
+        return False
+    return subscribers is None or not subscribers <= readers
 
 
 def _printable(text: str) -> str:

@@ -130,6 +130,8 @@ class DescriptionTests(CheckConfigCase):
 others' topics
               rule 1, inbox.$user: read_history is open to everyone: every user may read others' \
 topics
+              rule 1, inbox.$user: ids with a dot are never $user, so that their topics are open \
+to everyone; a rule for inbox.> after it can close them
               rule 2, orders.>: max_payload is more than max-frame-size lets through
               rule 2, orders.>: rate is more than message-rate lets through
               no rule for the rest (>): every authenticated user may use topics that no rule \
@@ -151,6 +153,51 @@ names; strict-topics = true refuses them
         output = self.check()
         self.assertNotIn("no rule", output)
         self.assertIn("subscribe:      every authenticated user", output)
+
+    def warnings(self, text: str) -> list[str]:
+        """What is warned of in a configuration."""
+        self.write(text)
+        return [line.strip() for line in self.check().partition("\nWarnings:\n")[2].splitlines()]
+
+    def test_ids_with_dots(self) -> None:
+        """Users' own topics are not closed for ids with a dot, unless what is beside them is."""
+        for pattern, rest in (("inbox.$user", "inbox.>"), ("a.$user.b", "a.>"), ("$user.b", ">")):
+            rule = f'[[topic]]\npattern = "{pattern}"\n'
+            problem = (
+                f"rule 1, {pattern}: ids with a dot are never $user, so that their topics are open "
+                f"to everyone; a rule for {rest} after it can close them"
+            )
+            self.assertIn(problem, self.warnings(rule))
+            self.assertEqual(self.warnings("strict-topics = true\n" + rule), [])
+            for closed in (rest, ">"):
+                wide = f'{rule}[[topic]]\npattern = "{closed}"\n'
+                self.assertIn(problem, self.warnings(wide))
+                self.assertIn(problem, self.warnings(wide + 'subscribe = ["*", "admin"]'))
+                self.assertNotIn(problem, self.warnings(wide + "subscribe = []"))
+                self.assertNotIn(problem, self.warnings(wide + 'subscribe = ["service"]'))
+            narrow = f'{rule}[[topic]]\npattern = "{rest[:-1]}x.y"\nsubscribe = []'
+            self.assertIn(problem, self.warnings(narrow))
+
+    def test_joins_that_not_all_may_read(self) -> None:
+        """Join and Leave reach those who may not read presence."""
+        problem = (
+            "rule 1, >: join_leave tells everyone who may subscribe who comes and goes, those whom "
+            "read_presence leaves out as well"
+        )
+        rule = '[[topic]]\npattern = ">"\npresence = true\n'
+        for rights, warned in (
+            ("", False),
+            ('read_presence = ["*"]', False),
+            ('read_presence = ["admin"]', True),
+            ('subscribe = ["*"]\nread_presence = ["admin"]', True),
+            ('subscribe = ["a"]\nread_presence = ["a", "b"]', False),
+            ('subscribe = ["a", "b"]\nread_presence = ["a"]', True),
+            ("subscribe = []\nread_presence = []", False),
+        ):
+            self.assertEqual(
+                self.warnings(f"{rule}join_leave = true\n{rights}"), [problem] if warned else []
+            )
+            self.assertEqual(self.warnings(rule + rights), [])
 
     def test_bad_configurations(self) -> None:
         """What is wrong is told in one line."""
