@@ -47,8 +47,6 @@ _HEALTH = object_of(
 )
 _NODE = object_of(
     node_id=TEXT,
-    host=TEXT,
-    port=COUNT,
     version=TEXT,
     uptime_seconds=COUNT,
     connections=COUNT,
@@ -104,6 +102,10 @@ _LIMIT = _parameter("limit", "query", COUNT, "Entries of a page; 100 by default,
 _AFTER = _parameter("after", "query", TEXT, "What the page before gave as `after`.")
 
 
+# Refusals of whatever is asked: malformed, too slow, too large a body or head, and our own fault.
+_ANY_REQUEST = (400, 408, 413, 431, 500)
+
+
 def _operation(
     summary: str,
     answers: dict[int, Schema | None],
@@ -118,7 +120,7 @@ def _operation(
         responses[str(status)] = {"description": "Good."}
         if schema is not None:
             responses[str(status)]["content"] = {_JSON: {"schema": schema}}
-    for status in sorted({*refusals, *(() if open else (401, 403, 503)), 400}):
+    for status in sorted({*refusals, *(() if open else (401, 403, 503)), *_ANY_REQUEST}):
         responses.setdefault(str(status), {"$ref": "#/components/responses/Refused"})
     operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if parameters:
@@ -126,8 +128,7 @@ def _operation(
     if body is not None:
         schema = reference(body) if isinstance(body, str) else body
         operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
-        for refusal in ("413", "415"):
-            responses[refusal] = {"$ref": "#/components/responses/Refused"}
+        responses["415"] = {"$ref": "#/components/responses/Refused"}
     if open:
         operation["security"] = []
     return operation
@@ -151,7 +152,7 @@ PATHS: dict[str, dict[str, Any]] = {
         )
     },
     "/metrics": {"get": _METRICS},
-    "/info": {"get": _operation("What this server is.", {200: _INFO}, open=True)},
+    "/info": {"get": _operation("What this server is.", {200: _INFO}, open=True, refusals=(503,))},
     "/ws": {
         "get": _operation(
             "Opens a WebSocket: see /asyncapi.json.",

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from realtime.asyncapi import SENT
 from realtime.envelope import COMMANDS
+from tests.support.schemas import closed
 from tests.support.server import Server
 
 CONFIG = """
@@ -72,12 +73,14 @@ class AsyncApiTests(SynchronousTestCase):
             self.document: dict[str, Any] = json.load(answer)
 
     def validator(self, operation: str) -> Draft202012Validator:
-        """Judges the messages that are received, or sent, by the server."""
+        """Judges the messages that are received, or sent, by the server.
+
+        Sent ones are to have no member besides those that the document has.
+        """
         found = self.document["operations"][operation]["messages"]
         payloads = [self.resolve(self.resolve(message))["payload"] for message in found]
-        return Draft202012Validator(
-            {"anyOf": payloads, "components": self.document["components"]},
-        )
+        schema = {"anyOf": payloads, "components": self.document["components"]}
+        return Draft202012Validator(closed(schema) if operation == "send" else schema)
 
     def resolve(self, value: Any) -> Any:
         """What a reference within the document refers to."""
