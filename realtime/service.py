@@ -225,12 +225,10 @@ class RealtimeService(Service):
         self._reclaimer.note(self.node.counters.active_connections)
 
     def _about(self) -> dict[str, Any]:
-        """What the node says of itself to the others."""
+        """What the node says of itself, which `/info` tells everybody."""
         health = self.node.health()
         return {
             "node_id": self.node.node_id,
-            "host": socket.gethostname(),
-            "port": self.port,
             "version": __version__,
             "uptime_seconds": health.uptime_seconds,
             "connections": health.active_connections,
@@ -281,7 +279,8 @@ class RealtimeService(Service):
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         _log.info(
-            "Listening on {host} port {port}: the page is at {page}",
+            "Listening on {host} port {port}: the page is at {page} (node {node})",
+            node=self.node.node_id,
             host=self._settings.host,
             port=self.port,
             page=_page(self._settings.host, self.port),
