@@ -206,12 +206,19 @@ PATHS: dict[str, dict[str, Any]] = {
     },
     "/users/{user}/messages": {
         "post": _operation(
-            "Message all connections of a user.", {200: _DELIVERED}, _USER, body="Message"
+            "Message all connections of a user.",
+            {200: _DELIVERED},
+            _USER,
+            body="Message",
+            refusals=(404,),
         )
     },
     "/users/{user}/connections": {
         "delete": _operation(
-            "Close all connections of a user.", {200: object_of(closed=COUNT)}, _USER
+            "Close all connections of a user.",
+            {200: object_of(closed=COUNT)},
+            _USER,
+            refusals=(404,),
         )
     },
     "/topics": {

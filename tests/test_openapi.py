@@ -95,6 +95,7 @@ class OpenApiTests(BackendTestCase):
             for operation in methods.values():
                 statuses = set(operation["responses"])
                 self.assertNotIn("default", statuses)
+                self.assertLessEqual({"404"} if "{" in path else set(), statuses, path)
                 self.assertLessEqual({"400", "408", "413", "431", "500"}, statuses, path)
                 needs_token = operation.get("security") != []
                 self.assertEqual(needs_token, "403" in statuses, path)
