@@ -176,8 +176,13 @@ class NodesTests(NodesTestCase):
             client.ask("Subscribe", topics=["room.1"])
         user_id = here.welcome["user_id"]
         for client in (watcher, there):
-            found = client.ask("Presence", topic="room.1")["data"]
-            self.assertEqual((found["users"], found["connections"]), (2, 3))
+
+            def counted(client: Client = client) -> bool:
+                found = client.ask("Presence", topic="room.1")["data"]
+                return (found["users"], found["connections"]) == (2, 3)
+
+            # One node tells the other by way of Redis, which takes a moment.
+            wait_until(counted)
         here.socket.close()
         there.ask("Presence", topic="room.1", state="busy")
         there.socket.close()
