@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
 
 from realtime.arrivals import Arrival
 from realtime.envelope import Subscribe, encode_broadcast
-from realtime.errors import Forbidden, RealtimeError
+from realtime.errors import Forbidden, InternalError, RealtimeError
 from realtime.handlers import DENIAL_COST, ENVELOPE, TOPIC_COST, Caller, forbidden, names_of
 from realtime.model import HistoryPage, Namespace, Position, Publication
 from realtime.rules import has_right
 from realtime.topics import is_pattern
 
+_log = Logger()
+
 
 class _Room:
-    """Bytes of missed publications that one command may still have sent, of all its topics."""
+    """Bytes of missed publications that one command may still have sent, of all its topics.
 
-    __slots__ = ("left",)
+    Nothing is left once something did not fit. Histories are read one after the other, under
+    `turn`, so that no more is read than may be sent, and once more.
+    """
+
+    __slots__ = ("left", "turn")
 
     def __init__(self, left: int) -> None:
         self.left = left
+        self.turn = DeferredLock()
 
 
 async def subscribe(caller: Caller, command: Subscribe) -> None:
@@ -34,6 +42,9 @@ async def subscribe(caller: Caller, command: Subscribe) -> None:
             taken.append(await joining)
         except RealtimeError as error:
             denied.append(error)
+        except Exception:
+            _log.failure("Subscribing to one of several topics failed")
+            denied.append(InternalError())
     if not caller.is_open:
         return
     if denied:
@@ -105,7 +116,11 @@ async def _join(
         page, missed = None, None
         if namespace is not None and namespace.history_size:
             if since is not None and is_new:
-                page, missed = await _missed(caller, name, namespace, since, room)
+                await room.turn.acquire()
+                try:
+                    page, missed = await _missed(caller, name, namespace, since, room)
+                finally:
+                    room.turn.release()
             if page is None:
                 page = await caller.node.history(name, namespace, limit=0)
     except BaseException:
@@ -132,6 +147,8 @@ async def _missed(
     caller: Caller, topic: str, namespace: Namespace, since: Position, room: _Room
 ) -> tuple[HistoryPage | None, tuple[Publication, ...] | None]:
     """A page of what was published after a position, and all of that, if it can be sent."""
+    if room.left <= 0:
+        return None, None
     # More than fit are not even looked at.
     most = room.left // ENVELOPE + 1
     page = await caller.node.history(topic, namespace, since=since, limit=most)
@@ -141,6 +158,7 @@ async def _missed(
     newest = missed[-1].position if missed else since
     size = sum(ENVELOPE + len(bytes(publication.payload)) for publication in missed)
     if newest != page.position or (missed and size > room.left):
+        room.left = 0
         return page, None
     room.left -= size
     return page, missed
