@@ -32,7 +32,8 @@ class Drain:
 
     def __init__(self, node: Node, clock: IReactorTime, seconds: float) -> None:
         self._node = node
-        self._steps_left = max(1, round(seconds / STEP))
+        self._clock = clock
+        self._end = clock.seconds() + seconds
         self._loop = LoopingCall(self._step)
         self._loop.clock = clock
 
@@ -43,13 +44,14 @@ class Drain:
 
     def hurry(self) -> None:
         """Close the rest with the next step."""
-        self._steps_left = min(self._steps_left, 1)
+        self._end = self._clock.seconds()
 
     def _step(self) -> None:
+        # By the clock: steps are left out where the reactor is busy.
+        steps_left = max(1, round((self._end - self._clock.seconds()) / STEP))
         peers = self._node.hub.connections()
-        share = ceil(len(peers) / max(1, self._steps_left))
+        share = ceil(len(peers) / steps_left)
         for peer in peers[:share]:
             peer.close(CloseCode.SERVICE_RESTART)
-        self._steps_left -= 1
         if share == len(peers):
             self._loop.stop()

@@ -142,7 +142,9 @@ class Node:
                 peer.close(CloseCode.SESSION_TERMINATED)
 
     def drain(self) -> None:
-        """Take no connection more, and tell all that they will be closed."""
+        """Take no connection more, and tell all, once, that they will be closed."""
+        if self.draining:
+            return
         self.draining = True
         notice = encode_message("Status", {"status": "draining"}, int(self.now() * 1000))
         self.hub.deliver_to(self.hub.connections(), notice)

@@ -71,6 +71,8 @@ def makeService(options: Options) -> RealtimeService | Workers:
         state = state_directory(settings.state)
         service: RealtimeService | Workers
         if settings.workers > 1:
+            # Makes the signing key where there is none, which the workers then find.
+            make_tokens(settings, state, reactor)
             service = Workers(settings, options.given, reactor)
         else:
             service = RealtimeService(settings, reactor)

@@ -173,6 +173,11 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("--secret and --secret-file: only one of them can be the secret")
     if settings.workers > 1 and not settings.redis:
         raise ConfigurationError(f"--workers {settings.workers} needs --redis")
+    if settings.workers > 1 and settings.webhook_url and settings.webhook_queue == "disk":
+        raise ConfigurationError(
+            "--workers and --webhook-queue disk: workers share a state directory, in which there is"
+            " one queue; use memory, or nodes with directories of their own"
+        )
     if len(set(settings.redis)) < len(settings.redis):
         raise ConfigurationError("--redis names one server twice")
     for name, url in (("webhook-url", settings.webhook_url), ("hook-url", settings.hook_url)):

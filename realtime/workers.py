@@ -73,6 +73,7 @@ class Workers(Service):
         self._failures = [0] * settings.workers
         self._starts: dict[int, Any] = {}
         self._settled = False
+        self._given_up = False
         self._ended: Deferred[None] | None = None
         self.port = settings.port
 
@@ -112,6 +113,8 @@ class Workers(Service):
         index = worker.index
         del self._workers[index]
         if self._ended is not None:
+            # Nobody will accept what the kernel would give to it.
+            self._sockets[index].close()
             if not self._workers:
                 self._ended.callback(None)
             return
@@ -153,6 +156,9 @@ class Workers(Service):
             worker.signal(name)
 
     def _give_up(self) -> None:
+        if self._given_up:
+            return
+        self._given_up = True
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.stop()
 

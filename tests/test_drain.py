@@ -36,11 +36,21 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual(self.closed(), 200)
         self.successResultOf(self.done)
 
+    def test_busy_reactor(self) -> None:
+        """The time is kept where turns of the reactor are long."""
+        self.drain(200, 10)
+        self.world.clock.pump([0.7] * 15)
+        self.assertEqual(self.closed(), 200)
+        self.successResultOf(self.done)
+
     def test_told_first(self) -> None:
         """All are told at once, and nobody more is taken in."""
         self.drain(3, 10)
         for wire in self.wires:
             self.assertEqual(wire.read()[-1]["data"], {"status": "draining"})
+        self.world.node.drain()
+        for wire in self.wires:
+            self.assertEqual(wire.read(), [])
         self.assertRaises(Unavailable, self.world.node.admit)
         self.assertEqual(self.world.node.health().reason, "Draining")
 

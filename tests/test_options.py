@@ -189,6 +189,19 @@ class RedisTests(SynchronousTestCase):
             found = read_settings(flags, environ).redis
             self.assertEqual([str(address) for address in found], expected)
 
+    def test_one_queue(self) -> None:
+        """Workers have no queue of webhooks on disk: there is one in their state directory."""
+        flags = {
+            "workers": "2",
+            "redis": ["redis://h"],
+            "webhook-url": "http://h/",
+            "webhook-secret-file": "f",
+        }
+        self.assertEqual(read_settings(flags, {}).workers, 2)
+        flags["webhook-queue"] = "disk"
+        error = self.assertRaises(ConfigurationError, read_settings, flags, {})
+        self.assertIn("--webhook-queue disk", str(error))
+
     def test_mistakes(self) -> None:
         """A mistake names the option, and shows nothing of what may be secret."""
         for flags, problem in (

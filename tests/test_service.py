@@ -297,10 +297,8 @@ class ProcessTests(SynchronousTestCase):
     # -- stopping ----------------------------------------------------------------------------
 
     def stop(self, server: Server) -> None:
-        """Send SIGTERM; the server ends within ten seconds, with status 0."""
-        started = time.monotonic()
+        """Send SIGTERM; the server ends with status 0, in the time that `Server.stop` has."""
         self.assertEqual(server.stop(), 0)
-        self.assertLess(time.monotonic() - started, 10)
         self.assertNotIn("Traceback", server.output)
         self.assertNotIn("Unhandled", server.output)
 

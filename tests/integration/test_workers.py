@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from realtime.workers import LONGEST_PAUSE, pause
@@ -105,6 +106,10 @@ class WorkersTests(SynchronousTestCase):
             os.kill(server.pid, signal.SIGTERM)
             for client in clients:
                 self.assertEqual(json.loads(client.recv(10))["data"], {"status": "draining"})
+                with self.assertRaises(ConnectionClosed) as caught:
+                    client.recv(10)
+                assert caught.exception.rcvd is not None
+                self.assertEqual(caught.exception.rcvd.code, 1012)
         self.assertEqual(server.stop(), 0)
         self.assertEqual([lives(pid) for pid in workers], [False, False])
         self.assertNotIn("Traceback", server.output)

@@ -126,10 +126,15 @@ class Server:
 
     def stop(self, with_signal: int = signal.SIGTERM) -> int:
         """Stop it and answer its exit status; its temporary state is removed."""
+        if self._process is not None:
+            self._process.send_signal(with_signal)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end, and answer its exit status; its temporary state is removed."""
         process, self._process = self._process, None
         status = 0
         if process is not None:
-            process.send_signal(with_signal)
             try:
                 status = process.wait(timeout=15)
             finally:
