@@ -14,7 +14,6 @@ from twisted.internet.protocol import Factory as PlainFactory
 from twisted.python.failure import Failure
 
 from realtime.broker_memory import MemoryBroker
-from realtime.client import ClientPolicy
 from realtime.fastpath import connection_class
 from realtime.frames import text_frame
 from realtime.hub import Hub
@@ -22,6 +21,7 @@ from realtime.metrics import Counters
 from realtime.model import User
 from realtime.node import Node
 from realtime.origins import Origins
+from realtime.peer import ClientPolicy
 from realtime.presence_memory import MemoryPresence
 from realtime.rules import Rules
 from realtime.site import Site

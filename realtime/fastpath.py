@@ -25,8 +25,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime.client import Client
 from realtime.frames import skip_to_close
+from realtime.peer import Client
 from realtime.websocket import Connection
 
 try:

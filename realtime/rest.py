@@ -24,7 +24,6 @@ from realtime.answers import SERVER, answer, answer_error, answer_json, cors_hea
 from realtime.asyncapi import asyncapi
 from realtime.auth import Auth
 from realtime.backends import Backends
-from realtime.client import SERVER_NAME
 from realtime.envelope import encode_json
 from realtime.errors import (
     ConfigurationError,
@@ -41,6 +40,7 @@ from realtime.nodes import Nodes
 from realtime.openapi import openapi
 from realtime.origins import Origins
 from realtime.page import add_page
+from realtime.peer import SERVER_NAME
 from realtime.rest_connections import add_connections
 from realtime.rest_publish import add_publish
 from realtime.rest_sessions import add_sessions

@@ -24,7 +24,6 @@ from twisted.python.failure import Failure
 from realtime import __version__
 from realtime.auth import Auth
 from realtime.backends import Backends
-from realtime.client import ClientPolicy
 from realtime.drain import Drain, close_all
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
@@ -41,6 +40,7 @@ from realtime.options import Options
 from realtime.origins import Origins
 from realtime.outgoing import make_outgoing
 from realtime.parts import Around, MemoryParts, Parts, RedisParts
+from realtime.peer import ClientPolicy
 from realtime.rest import RestApi, ServerInfo
 from realtime.rules import Rules
 from realtime.sessions_sqlite import Sessions

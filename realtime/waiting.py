@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from realtime.client import Client
 from realtime.envelope import Command
+from realtime.peer import Client
 
 
 class WaitingClient(Client):

@@ -1,7 +1,7 @@
 """The WebSocket edge: Autobahn's protocol and factory, on its public interface only.
 
 Bytes and frames belong to Autobahn, handshake policy and the refusals' bodies are here, and
-what messages mean is `client.py`'s. `fastpath.py` has the quicker twin of `Connection`.
+what messages mean is `peer.py`'s. `fastpath.py` has the quicker twin of `Connection`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 
 from realtime.answers import cors_headers, whole_answer
 from realtime.asking import AskingClient
-from realtime.client import Client, ClientPolicy
 from realtime.errors import (
     CloseCode,
     Forbidden,
@@ -31,6 +30,7 @@ from realtime.interfaces import Gatekeeper
 from realtime.model import Identity
 from realtime.node import Node
 from realtime.origins import Origins
+from realtime.peer import Client, ClientPolicy
 from realtime.send_queue import SendQueue
 from realtime.waiting import WaitingClient
 

@@ -22,7 +22,7 @@ FLOORS: tuple[str, ...] = (
     " sessions_redis sessions_sqlite hooks redis_channels redis_client redis_endpoint redis_feeds"
     " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
-    "asking client drain handlers subscribing waiting",
+    "asking drain handlers peer subscribing waiting",
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
     " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
     "site",
@@ -60,9 +60,9 @@ NEIGHBOURS = {
     "node": {"arrivals"},
     "nodes": {"node"},
     "asking": {"handlers", "waiting"},
-    "client": {"handlers", "subscribing"},
+    "peer": {"handlers", "subscribing"},
     "subscribing": {"handlers"},
-    "waiting": {"client"},
+    "waiting": {"peer"},
     "rest": {
         *("answers", "asyncapi", "http_request", "openapi", "page", "rest_connections"),
         "rest_publish",

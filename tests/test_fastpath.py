@@ -29,9 +29,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime import fastpath
-from realtime.client import Client
 from realtime.errors import CloseCode
 from realtime.fastpath import FastConnection, call_soon_of, connection_class
+from realtime.peer import Client
 from realtime.websocket import Connection
 from tests.support import strategies  # noqa: F401 - its profile
 from tests.support.websocket import (

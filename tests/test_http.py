@@ -18,11 +18,11 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from realtime.client import ClientPolicy
 from realtime.http import HttpSite
 from realtime.http_request import HttpLimits
 from realtime.metrics import Counters
 from realtime.origins import Origins
+from realtime.peer import ClientPolicy
 from realtime.websocket import Factory, WebSocketOptions
 from tests.support.http import Answer, OnSocket, Wire, make_api, make_site
 from tests.support.identity import make_access, make_clock, make_tokens

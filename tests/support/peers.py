@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from realtime.client import Client, ClientPolicy
 from realtime.errors import CloseCode, InvalidToken
 from realtime.interfaces import Events, IBroker
 from realtime.model import Identity, Namespace, Permissions, Position, Publication
+from realtime.peer import Client, ClientPolicy
 from tests.support.node import make_node
 
 # Late enough for Unix seconds to have lost the precision that they lose in life.

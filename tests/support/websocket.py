@@ -29,12 +29,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.http_headers import Headers
 
-from realtime.client import ClientPolicy
 from realtime.errors import InvalidToken
 from realtime.fastpath import FastConnection, call_soon_of
 from realtime.interfaces import Events
 from realtime.model import Identity, Namespace
 from realtime.origins import Origins
+from realtime.peer import ClientPolicy
 from realtime.websocket import Connection, Factory, WebSocketOptions
 from tests.support.http import Answer
 from tests.support.node import make_node

@@ -1,4 +1,4 @@
-"""Tests of realtime.client: a client on a node, over a transport in memory."""
+"""Tests of realtime.peer: a client on a node, over a transport in memory."""
 
 from __future__ import annotations
 
