@@ -13,6 +13,7 @@ from twisted.internet import task, tcp
 from twisted.internet.protocol import Factory as PlainFactory
 from twisted.python.failure import Failure
 
+from realtime.admission import Admission
 from realtime.broker_memory import MemoryBroker
 from realtime.fastpath import connection_class
 from realtime.frames import text_frame
@@ -117,9 +118,9 @@ class Rig:
         policy = ClientPolicy(
             1e9, 1e9, max_subscriptions, 30, 60, 65536, 1 << 19, "close", self._who
         )
-        options = WebSocketOptions(65536, 1 << 20, frozenset())
+        admission = Admission(self.node, policy, Origins(["*"]))
         protocol = connection_class()
-        websocket = Factory(self.node, policy, options, Origins(["*"]), clock, protocol)
+        websocket = Factory(admission, WebSocketOptions(65536, 1 << 20), clock, protocol)
         self.protocol = protocol.__name__
         self._site = Site(self.node, websocket, PlainFactory())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import Struct
 
 _MEDIUM = Struct("!BBH").pack
@@ -20,6 +21,20 @@ def text_frame(message: bytes) -> bytes:
     if length < 65536:
         return _MEDIUM(0x81, 126, length) + message
     return _LARGE(0x81, 127, length) + message
+
+
+def messages_in(data: bytes) -> Iterator[bytes]:
+    """The messages that `text_frame` has framed, one after the other."""
+    start = 0
+    while start < len(data):
+        length = data[start + 1]
+        start += 2
+        if length > 125:
+            size = 2 if length == 126 else 8
+            length = int.from_bytes(data[start : start + size], "big")
+            start += size
+        yield data[start : start + length]
+        start += length
 
 
 def skip_to_close(data: bytes) -> tuple[bytes, bytes]:

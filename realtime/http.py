@@ -37,6 +37,7 @@ class _Phase(Enum):
     HEAD = auto()
     BODY = auto()
     ANSWER = auto()
+    STREAM = auto()
     CLOSING = auto()
 
 
@@ -87,6 +88,12 @@ class Channel(HTTPChannel):
         elif self.phase is not _Phase.CLOSING:
             self._close()
 
+    def stream(self) -> None:
+        """The answer under way goes on until somebody ends it: it counts as the node's."""
+        self._leave()
+        self.phase = _Phase.STREAM
+        self.persistent = False
+
     def evict(self) -> None:
         """End at once, to make room for another connection."""
         if self.phase is _Phase.IDLE:
@@ -97,8 +104,8 @@ class Channel(HTTPChannel):
     # -- bytes in ----------------------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
-        """Read on; what follows a refusal is dropped."""
-        if self.phase is _Phase.CLOSING:
+        """Read on; what follows a refusal, or the request of a stream, is dropped."""
+        if self.phase in (_Phase.CLOSING, _Phase.STREAM):
             return
         self._begin()
         super().dataReceived(data)

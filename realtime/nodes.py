@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Sequence
 from heapq import nsmallest
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from realtime.errors import CloseCode
+from realtime.errors import CloseCode, Unavailable
 from realtime.interfaces import Cluster, Peer
 from realtime.names import connection_number
 from realtime.node import Node
@@ -16,12 +17,18 @@ from realtime.node import Node
 TOPICS_A_TURN = 5000
 
 
+# By a connection's id, its user's, and the commands; answers whether there is that stream.
+TakeCommands: TypeAlias = Callable[[str, str, Sequence[bytes]], Coroutine[Any, Any, bool]]
+
+
 class Nodes:
     """A node, and the others where there is a cluster."""
 
     def __init__(self, node: Node, cluster: Cluster | None = None) -> None:
         self.node = node
         self._cluster = cluster
+        # Gives commands to a stream of this node, by the edge that has such.
+        self.take_commands: TakeCommands = _no_streams
 
     async def describe(self) -> list[dict[str, Any]] | None:
         """What each node says of itself; None without a cluster."""
@@ -66,10 +73,33 @@ class Nodes:
             return self._end_all(user)
         return sum(await self._cluster.ask("end_all", user))
 
+    async def command(self, connection_id: str, user_id: str, commands: Sequence[bytes]) -> bool:
+        """Have a user's stream obey commands; answer whether there is one of that id.
+
+        Raises `Unavailable` where it does not take them now.
+        """
+        node = _order(connection_id)[0]
+        if self._cluster is None or node == self.node.node_id:
+            return await self.take_commands(connection_id, user_id, commands)
+        answers = await self._cluster.ask("command", connection_id, user_id, commands, node=node)
+        if answers == [None]:
+            raise Unavailable("The stream does not take commands now.")
+        return any(answers)
+
+    async def _command(
+        self, connection_id: str, user_id: str, commands: Sequence[bytes]
+    ) -> bool | None:
+        try:
+            return await self.take_commands(connection_id, user_id, commands)
+        except Unavailable:
+            return None
+
     async def answer(self, question: str, args: list[Any]) -> Any:
         """Answer what another node asks; raises `ValueError` where it is not understood."""
         if question == "topics":
             return await self._topics(*args)
+        if question == "command":
+            return await self._command(*args)
         answers = {"connections": self._connections, "end": self._end, "end_all": self._end_all}
         if question not in answers:
             raise ValueError(f"nobody knows what {question!r} means")
@@ -111,6 +141,10 @@ class Nodes:
         for peer in peers:
             peer.close(CloseCode.FORCED)
         return len(peers)
+
+
+async def _no_streams(connection_id: str, user_id: str, commands: Sequence[bytes]) -> bool:
+    return False
 
 
 def _order(connection_id: str) -> tuple[str, int]:

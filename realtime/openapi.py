@@ -140,6 +140,15 @@ _METRICS["responses"]["200"]["content"] = {
     "text/plain": {"schema": TEXT},
     "application/openmetrics-text": {"schema": TEXT},
 }
+_STREAM = _operation(
+    "Opens a stream of server-sent events: the messages of a WebSocket.",
+    {200: None},
+    _parameter("topics", "query", TEXT, "Topics and patterns to subscribe to, with commas."),
+    _parameter("token", "query", TEXT, "An access token, where no header has one."),
+    _parameter("last_event_id", "query", TEXT, "As the header Last-Event-ID."),
+    _parameter("Last-Event-ID", "header", TEXT, "The id of the last event that came."),
+)
+_STREAM["responses"]["200"]["content"] = {"text/event-stream": {}}
 _HEALTHY = _operation("Health.", {200: _HEALTH, 503: _HEALTH}, open=True)
 _TEXTS = object_of(username=TEXT, password=TEXT)
 
@@ -159,6 +168,16 @@ PATHS: dict[str, dict[str, Any]] = {
             {101: None},
             _parameter("token", "query", TEXT, "An access token, where no header has one."),
             refusals=(426, 503),
+        )
+    },
+    "/sse": {"get": _STREAM},
+    "/sse/{connection_id}": {
+        "post": _operation(
+            "Take a command of the WebSocket protocol, or several, for a stream of one's own.",
+            {202: {"type": "object"}},
+            _parameter("connection_id", "path", TEXT, "The stream's connection."),
+            body={"anyOf": [{"type": "object"}, list_of({"type": "object"})]},
+            refusals=(404,),
         )
     },
     "/sessions": {

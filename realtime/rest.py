@@ -45,6 +45,7 @@ from realtime.rest_connections import add_connections
 from realtime.rest_publish import add_publish
 from realtime.rest_sessions import add_sessions
 from realtime.rest_topics import add_topics
+from realtime.sse import Streams, add_sse
 
 FEATURES = (
     "websocket",
@@ -63,7 +64,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _PREFLIGHT = {
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "7200",
 }
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -99,6 +100,7 @@ class RestApi:
         ws_resource: IResource,
         backends: Backends | None = None,
         nodes: Nodes | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self._node = node
         self._nodes = nodes or Nodes(node)
@@ -124,6 +126,8 @@ class RestApi:
             add_publish(app, node, backends)
             add_topics(app, self._nodes, backends)
             add_connections(app, self._nodes, backends)
+        if streams is not None:
+            add_sse(app, streams)
         add_page(app)
         self.resource: IResource = _Frame(app, origins, node)
 

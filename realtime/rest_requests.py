@@ -23,9 +23,15 @@ def add_route(app: Klein, method: str, path: str, answer: Callable[..., Any]) ->
     app.route(path, methods=[method], endpoint=f"{method} {path}")(answer)
 
 
-def bearer_token(request: IRequest) -> str:
-    """The token of the Authorization header; raises `InvalidToken` where there is none."""
-    scheme, _, token = (request.getHeader("Authorization") or "").partition(" ")
+def bearer_token(request: IRequest, otherwise: str | None = None) -> str:
+    """The token of the Authorization header, or what counts where there is no such header.
+
+    Raises `InvalidToken` where there is neither.
+    """
+    header = request.getHeader("Authorization")
+    if header is None and otherwise:
+        return otherwise
+    scheme, _, token = (header or "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise InvalidToken("A token is needed: Authorization: Bearer <access_token>")

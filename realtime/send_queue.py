@@ -17,6 +17,11 @@ class SendQueue:
         self._free = limit
         self._paused = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the transport holds something back."""
+        return self._paused
+
     def take(self, size: int) -> bool:
         """Account for `size` bytes to write; answer whether there is room."""
         if self._paused:

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime import __version__
+from realtime.admission import Admission
 from realtime.auth import Auth
 from realtime.backends import Backends
 from realtime.drain import Drain, close_all
@@ -46,6 +47,7 @@ from realtime.rules import Rules
 from realtime.sessions_sqlite import Sessions
 from realtime.settings import Settings
 from realtime.site import MAX_SILENT, Site
+from realtime.sse import Streams
 from realtime.stores import make_stores, make_tokens, run_alone, state_directory
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
@@ -187,15 +189,10 @@ class RealtimeService(Service):
             authenticate=self._auth.authenticate,
             hooks=self._outgoing.hooks,
         )
+        admission = Admission(self.node, policy, origins, frozenset(settings.connect_role))
         websocket = Factory(
-            self.node,
-            policy,
-            WebSocketOptions(
-                settings.max_frame_size,
-                settings.max_queue_bytes,
-                frozenset(settings.connect_role),
-            ),
-            origins,
+            admission,
+            WebSocketOptions(settings.max_frame_size, settings.max_queue_bytes),
             reactor,
             connection_class(settings.fast_path),
         )
@@ -208,6 +205,7 @@ class RealtimeService(Service):
             ws_resource=WebSocketResource(websocket),
             backends=Backends(self._auth, self._stores.keys),
             nodes=nodes,
+            streams=Streams(admission, nodes, settings.max_queue_bytes),
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)

@@ -6,7 +6,7 @@ what messages mean is `peer.py`'s. `fastpath.py` has the quicker twin of `Connec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -15,24 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime.admission import Admission
 from realtime.answers import cors_headers, whole_answer
-from realtime.asking import AskingClient
-from realtime.errors import (
-    CloseCode,
-    Forbidden,
-    InternalError,
-    InvalidRequest,
-    InvalidToken,
-    RealtimeError,
-)
+from realtime.errors import CloseCode, InternalError, InvalidRequest, RealtimeError
 from realtime.handshake import check_head, find_token
-from realtime.interfaces import Gatekeeper
 from realtime.model import Identity
-from realtime.node import Node
-from realtime.origins import Origins
-from realtime.peer import Client, ClientPolicy
+from realtime.peer import Client
 from realtime.send_queue import SendQueue
-from realtime.waiting import WaitingClient
 
 _CLOSE_FRAME = 0x88
 _CONTINUATION = 0
@@ -46,7 +35,6 @@ class WebSocketOptions:
 
     max_frame_size: int
     max_queue_bytes: int
-    connect_roles: frozenset[str]
     handshake_timeout: int = 10
     close_timeout: int = 2
 
@@ -125,7 +113,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         token, selected = find_token(request)
         try:
             host = request.headers.get("host")
-            self._identity = self.factory.admit(token, request.origin or None, host)
+            admission = self.factory.admission
+            self._identity = admission.admit(token, request.origin or None, host)
         except RealtimeError as error:
             self._refusal = error
         except Exception:
@@ -133,18 +122,16 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self._refusal = InternalError()
         if self._refusal is not None:
             raise ConnectionDeny(self._refusal.status, "refused")
-        hooks = self.factory.policy.hooks
-        if hooks is not None and "connect" in hooks.wants:
-            return Deferred.fromCoroutine(self._ask(hooks, selected))
+        if admission.asks:
+            return Deferred.fromCoroutine(self._ask(selected))
         return selected
 
-    async def _ask(self, hooks: Gatekeeper, selected: str | None) -> str | None:
+    async def _ask(self, selected: str | None) -> str | None:
         """Admit whom the gatekeeper admits; meanwhile nothing is read."""
         self.hold()
         try:
             assert self._identity is not None  # noqa: S101
-            await hooks.connect(self._identity)
-            self.factory.node.admit()
+            await self.factory.admission.ask(self._identity)
         except RealtimeError as error:
             self._refusal = error
         except Exception:
@@ -179,7 +166,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         counters.refused_connections += 1
         headers = getattr(self, "http_headers", None) or {}
         self.sendData(
-            whole_answer(error, cors_headers(self.factory.origins, headers.get("origin")))
+            whole_answer(error, cors_headers(self.factory.admission.origins, headers.get("origin")))
         )
         self.dropConnection(abort=False)
 
@@ -189,7 +176,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         node = self.factory.node
         node.deadlines.cancel(self, self._deadline)
         self._watch_queue()
-        self.client = self.factory.client(node, self.factory.policy, self, self._identity)
+        self.client = self.factory.admission.client(self, self._identity)
         self.client.open()
 
     # -- messages in -------------------------------------------------------------------------
@@ -336,23 +323,15 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
 
     def __init__(
         self,
-        node: Node,
-        policy: ClientPolicy,
+        admission: Admission,
         options: WebSocketOptions,
-        origins: Origins,
         reactor: object,
         protocol: type[Connection] = Connection,
     ) -> None:
         super().__init__(server="realtime-server", reactor=reactor)
-        self.node = node
-        self._authenticate = policy.authenticate
-        # A renewed token has to be as good as the one that was connected with.
-        self.policy = replace(policy, authenticate=self.identify)
-        self.client: type[Client] = WaitingClient if node.remote else Client
-        if policy.hooks is not None:
-            self.client = AskingClient
+        self.admission = admission
+        self.node = admission.node
         self.options = options
-        self.origins = origins
         self.setProtocolOptions(
             versions=[13],
             webStatus=False,
@@ -364,7 +343,7 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
             closeHandshakeTimeout=0,
             autoPingInterval=0,
             tcpNoDelay=True,
-            # Origins are judged by `admit`.
+            # Origins are judged by `Admission.admit`.
             allowNullOrigin=True,
         )
         # All connections of a factory share its options, so they are the class's.
@@ -378,21 +357,3 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         """Make a connection."""
         connection: Connection = self._connection()
         return connection
-
-    def admit(self, token: str | None, origin: str | None, host: str | None) -> Identity:
-        """Who the token says connects. Raises 401, 403 and 503 errors, in that order."""
-        if not token:
-            raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
-        identity = self.identify(token)
-        if not self.origins.allows(origin, host):
-            raise Forbidden("Pages of this origin may not connect")
-        self.node.admit()
-        return identity
-
-    def identify(self, token: str) -> Identity:
-        """Whose token it is, if they have a role that may connect. Raises 401 and 403 errors."""
-        identity = self._authenticate(token)
-        roles = self.options.connect_roles
-        if roles and roles.isdisjoint(identity.roles):
-            raise Forbidden("Connecting needs a role that the token does not have")
-        return identity

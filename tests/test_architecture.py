@@ -15,16 +15,16 @@ PACKAGE = ROOT / "realtime"
 
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
-    "addresses crowd envelope frames history idempotency limits metrics names origins passwords"
-    " patterns redis_keys redis_url revocations rules schemas topics wheel",
+    "addresses crowd envelope event_stream frames history idempotency limits metrics names origins"
+    " passwords patterns redis_keys redis_url revocations rules schemas topics wheel",
     "accounts api_keys broker_memory broker_redis cluster_redis database durable history_sqlite hub"
     " presence_memory presence_redis presence_scripts login_limits_redis session_scripts"
     " sessions_redis sessions_sqlite hooks redis_channels redis_client redis_endpoint redis_feeds"
     " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
-    "asking drain handlers peer subscribing waiting",
+    "admission asking drain handlers peer subscribing waiting",
     "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
-    " rest_publish rest_requests rest_sessions rest_topics send_queue websocket",
+    " rest_publish rest_requests rest_sessions rest_topics send_queue sse websocket",
     "site",
     "namespaces parse option_table settings options memory outgoing parts stores listening"
     " workers service worker check_config commands __main__",
@@ -59,6 +59,7 @@ NEIGHBOURS = {
     "websocket": {"answers", "handshake", "send_queue"},
     "node": {"arrivals"},
     "nodes": {"node"},
+    "admission": {"asking", "peer", "waiting"},
     "asking": {"handlers", "waiting"},
     "peer": {"handlers", "subscribing"},
     "subscribing": {"handlers"},
@@ -66,9 +67,10 @@ NEIGHBOURS = {
     "rest": {
         *("answers", "asyncapi", "http_request", "openapi", "page", "rest_connections"),
         "rest_publish",
-        *("rest_sessions", "rest_topics"),
+        *("rest_sessions", "rest_topics", "sse"),
     },
     "openapi": {"rest_publish"},
+    "sse": {"answers", "rest_requests", "send_queue"},
     "rest_connections": {"answers", "rest_requests"},
     "rest_publish": {"answers", "rest_requests"},
     "rest_sessions": {"answers", "rest_requests"},

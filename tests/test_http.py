@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from realtime.admission import Admission
 from realtime.http import HttpSite
 from realtime.http_request import HttpLimits
 from realtime.metrics import Counters
@@ -558,8 +559,8 @@ class SocketTests(TestCase):
         node = make_node(make_clock())
         tokens = make_tokens(time.time)
         policy = ClientPolicy(100, 100, 10, 30, 60, 65536, 65536, "close", tokens.verify_access)
-        options = WebSocketOptions(65536, 65536, frozenset())
-        factory = Factory(node, policy, options, Origins("*"), reactor)
+        admission = Admission(node, policy, Origins("*"))
+        factory = Factory(admission, WebSocketOptions(65536, 65536), reactor)
         resource = make_api(self, node, ws_resource=WebSocketResource(factory)).resource
         server = OnSocket(self, resource)
         token = make_access(time.time)

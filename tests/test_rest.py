@@ -303,7 +303,8 @@ class CorsTests(RestTestCase):
             self.assertEqual(answer.header("Allow"), methods)
             self.assertEqual(answer.header("Access-Control-Allow-Methods"), methods)
             self.assertEqual(
-                answer.header("Access-Control-Allow-Headers"), "Authorization, Content-Type"
+                answer.header("Access-Control-Allow-Headers"),
+                "Authorization, Content-Type, Last-Event-ID",
             )
             self.assertIsNotNone(answer.header("Access-Control-Max-Age"))
 

@@ -29,6 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.http_headers import Headers
 
+from realtime.admission import Admission
 from realtime.errors import InvalidToken
 from realtime.fastpath import FastConnection, call_soon_of
 from realtime.interfaces import Events
@@ -357,13 +358,14 @@ class Rig:
             "max_reply": 1 << 19,
             "on_token_expiry": "close",
         }
-        self.factory = Factory(
+        admission = Admission(
             self.node,
             ClientPolicy(authenticate=self._authenticate, **(options | policy)),
-            WebSocketOptions(max_frame_size, max_queue_bytes, frozenset(connect_roles)),
             Origins(origins),
-            self.reactor,
-            connection,
+            frozenset(connect_roles),
+        )
+        self.factory = Factory(
+            admission, WebSocketOptions(max_frame_size, max_queue_bytes), self.reactor, connection
         )
         self.clients: list[RawClient] = []
         served = self.factory if site is None else site(self)
