@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime.frames import skip_to_close, text_frame
+from realtime.frames import messages_in, skip_to_close, text_frame
 from tests.support.peers import read_frames
 from tests.support.strategies import json_texts
 from tests.support.websocket import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame
@@ -37,6 +37,7 @@ class TextFrameTests(SynchronousTestCase):
         """Frames that are joined come apart as the messages that went in."""
         data = b"".join(map(text_frame, messages))
         self.assertEqual(read_frames(data), (messages, b""))
+        self.assertEqual(list(messages_in(data)), messages)
         if data:
             self.assertEqual(read_frames(data[:-1])[0], messages[:-1])
 
