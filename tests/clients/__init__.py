@@ -1,0 +1,1 @@
+"""The shared scenarios of the clients, and a driver for each of them."""
