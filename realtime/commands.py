@@ -1,4 +1,4 @@
-"""`python -m realtime`: users, keys, tokens, rules; also while a server runs on the same state."""
+"""`python -m realtime`: users, keys, tokens, rules, and what talks to a running server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from realtime.check_config import add_arguments, check_config
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
+from realtime.remote import add_remote, run_remote
 from realtime.settings import Settings, read_settings
 from realtime.stores import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
 
@@ -27,10 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         flags = {} if given.state is None else {"state": given.state}
         settings = read_settings(flags, os.environ, given.config)
-        if given.run is check_config:
+        if getattr(given, "run", None) is check_config:
             status: int = check_config(given, settings)
             sys.stdout.flush()
             return status
+        if "remote" in given:
+            return run_remote(given, lambda user: _own_token(given, settings, user))
         if given.run is not _add and not Path(settings.state, DATABASE).exists():
             raise ConfigurationError(f"--state {settings.state}: there is no database yet")
         run_alone(lambda reactor: _run(given, settings, reactor))
@@ -50,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m realtime",
-        description="Manage users and API keys of a realtime server, make tokens, explain rules.",
+        description="Manage users and API keys of a realtime server, make tokens, explain rules;"
+        " read, publish on, load or examine a running one.",
     )
     parser.add_argument(
         "--state",
@@ -105,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_arguments(check)
     check.set_defaults(run=check_config)
+    add_remote(commands)
     return parser
 
 
@@ -116,6 +122,17 @@ async def _run(given: argparse.Namespace, settings: Settings, reactor: Any) -> N
         await run(given, stores, settings, reactor)
     finally:
         await stores.close()
+
+
+def _own_token(given: argparse.Namespace, settings: Settings, user: str) -> str | None:
+    """An access token by the key of the state directory, None where there is no such."""
+    if not Path(settings.state, DATABASE).exists():
+        return None
+    made: list[str] = []
+    given.name, given.role, given.ttl = user, None, None
+    given.run = partial(_token, tell=made.append)
+    run_alone(lambda reactor: _run(given, settings, reactor))
+    return made[0]
 
 
 def _password() -> str:
@@ -196,7 +213,11 @@ async def _list_keys(given: argparse.Namespace, stores: Stores, *_: Any) -> None
 
 
 async def _token(
-    given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
+    given: argparse.Namespace,
+    stores: Stores,
+    settings: Settings,
+    reactor: Any,
+    tell: Callable[[str], object] = print,
 ) -> None:
     user = await _find(stores, given.name)
     if user.disabled:
@@ -207,4 +228,4 @@ async def _token(
                 raise ConfigurationError(f"--role {role!r} is not a role's name")
         user = replace(user, roles=tuple(given.role))
     tokens = make_tokens(settings, Path(settings.state), reactor)
-    print(tokens.issue_access(user, None, given.ttl))
+    tell(tokens.issue_access(user, None, given.ttl))

@@ -17,6 +17,10 @@ from realtime.namespaces import read_namespaces
 from realtime.option_table import OPTIONS, PREFIX, Option
 from realtime.redis_url import RedisAddress
 
+# Of the commands that talk to a server; the server itself has no use for them.
+URL_VARIABLE: Final = f"{PREFIX}URL"
+TOKEN_VARIABLE: Final = f"{PREFIX}TOKEN"
+
 # What Kubernetes and Docker set beside a service called "realtime", or "realtime-redis".
 _LINK: Final = re.compile(
     r"REALTIME(_\w+)?_((SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*"
@@ -95,6 +99,8 @@ def read_settings(
     file = _read_file(config) if config else {}
     unknown = {name for name in environ if name.startswith(PREFIX)} - {
         f"{PREFIX}CONFIG",
+        URL_VARIABLE,
+        TOKEN_VARIABLE,
         *(option.variable for option in OPTIONS),
     }
     if unknown:

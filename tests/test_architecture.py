@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
@@ -27,7 +28,7 @@ FLOORS: tuple[str, ...] = (
     " rest_publish rest_requests rest_sessions rest_topics send_queue sse websocket",
     "site",
     "namespaces parse option_table settings options memory outgoing parts stores listening"
-    " workers service worker check_config commands __main__",
+    " workers service worker check_config doctor load remote commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
 
@@ -92,7 +93,8 @@ NEIGHBOURS = {
     },
     "stores": {"settings"},
     "check_config": {"option_table", "settings", "stores"},
-    "commands": {"check_config", "settings", "stores"},
+    "remote": {"doctor", "load", "settings"},
+    "commands": {"check_config", "remote", "settings", "stores"},
     "__main__": {"commands"},
 }
 MAX_LINES = 400
@@ -165,6 +167,19 @@ class ArchitectureTests(SynchronousTestCase):
             and name not in NEIGHBOURS.get(path.stem, set())
         ]
         self.assertEqual(wrong, [])
+
+    def test_client_stands_alone(self) -> None:
+        """The client's package needs of the server what is pure, and no framework of its."""
+        allowed = {"__future__", "realtime.errors", "realtime.topics", "websockets"}
+        for path in (PACKAGE / "client").glob("*.py"):
+            foreign = {
+                name
+                for name in imports(path)
+                if not name.startswith("realtime.client")
+                and name.partition(".")[0] not in sys.stdlib_module_names | allowed
+                and name not in allowed
+            }
+            self.assertEqual(foreign, set(), path.name)
 
     def test_no_cycles(self) -> None:
         """No module imports itself by way of others."""

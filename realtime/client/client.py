@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -65,6 +64,7 @@ class RealtimeClient:
         self._connection: Connection | None = None
         self._running: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
+        self._ended: RealtimeError | None = None
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -95,7 +95,8 @@ class RealtimeClient:
         Raises `RealtimeError` where trying again is of no use; otherwise it is tried again.
         """
         loop = asyncio.get_running_loop()
-        if self._running is None or self._running.done():
+        if self._running is None or self._ended is not None:
+            self._ended = None
             self._first = loop.create_future()
             self._running = loop.create_task(self._run(self._first))
         assert self._first is not None  # noqa: S101
@@ -104,15 +105,19 @@ class RealtimeClient:
     async def disconnect(self) -> None:
         """End the connection for good; commands without an answer are refused with CLOSED."""
         running, self._running = self._running, None
+        was_connected = self.connected
+        self._end(RealtimeError("CLOSED", "The client was disconnected"), None)
         if running is not None:
             running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait((running,))
-        self._end(RealtimeError("CLOSED", "The client was disconnected"), None)
+            await asyncio.wait((running,))
+        if was_connected:
+            close = {"code": 1000, "reason": "", "willReconnect": False}
+            await self._events.put("disconnected", close)
         await self._events.drain(DRAIN_SECONDS)
 
     def _end(self, error: RealtimeError, problem: RealtimeError | None) -> None:
-        """Refuse what waits, and end iterations, by a problem unless that was wanted."""
+        """Refuse what waits or comes, and end iterations, by a problem unless that was wanted."""
+        self._ended = error
         if self._first is not None:
             refuse(self._first, error)
         self._outbox.fail_all(error)
@@ -124,10 +129,9 @@ class RealtimeClient:
         while True:
             began = time.monotonic()
             try:
-                lost = await self._live(first)
+                lost, was_connected = await self._live(first), True
             except Lost as problem:
-                lost = problem
-            was_connected, self._connection = self._connection is not None, None
+                lost, was_connected = problem, False
             lost = self._tokens.judge(lost)
             if was_connected or not lost.retry:
                 close = {"code": lost.code, "reason": str(lost), "willReconnect": lost.retry}
@@ -135,6 +139,7 @@ class RealtimeClient:
             if not lost.retry:
                 error = lost.error or RealtimeError("CLOSED", str(lost), {"close_code": lost.code})
                 self._end(error, error)
+                await self._events.drain(DRAIN_SECONDS)
                 return
             if lost.error is not None:
                 await self._events.put("error", lost.error)
@@ -154,18 +159,21 @@ class RealtimeClient:
                 connection = await Connection.open(self.url, token, self._ssl)
         except TimeoutError:
             raise Lost(1006, "the server has not answered in time", retry=True) from None
-        async with connection:
-            self._tokens.note(connection.welcome)
-            self._connection = connection
-            # What was subscribed to, then what waits, in the order in which it was said.
-            for text in self._subscribing.again(connection.welcome):
-                connection.send(text)
-            for command in self._outbox.all():
-                connection.send(command.encode())
-            if not first.done():
-                first.set_result(None)
-            await self._events.put("connected", connection.welcome)
-            return await connection.read(self._take)
+        self._tokens.note(connection.welcome)
+        self._connection = connection
+        try:
+            async with connection:
+                # What was subscribed to, then what waits, in the order in which it was said.
+                for text in self._subscribing.again(connection.welcome):
+                    connection.send(text)
+                for command in self._outbox.all():
+                    connection.send(command.encode())
+                if not first.done():
+                    first.set_result(None)
+                await self._events.put("connected", connection.welcome)
+                return await connection.read(self._take)
+        finally:
+            self._connection = None
 
     # -- messages in ---------------------------------------------------------------------------
 
@@ -179,8 +187,8 @@ class RealtimeClient:
         command = self._outbox.take(id)
         if type == "Error":
             error = RealtimeError.read(data)
+            waits = command is not None or self._outbox.subscribes(error.details.get("topic"))
             self._subscribing.refused(error)
-            waits = command is not None
             if command is not None:
                 refuse(command.answer, error)
             if isinstance(id, str) and self._connection is not None:
@@ -279,6 +287,8 @@ class RealtimeClient:
         return await self._command(type, data).answer
 
     def _command(self, type: str, data: dict[str, Any]) -> Command:
+        if self._ended is not None:
+            raise RealtimeError("CLOSED", str(self._ended))
         command = self._outbox.add(type, data)
         if self._connection is not None:
             self._connection.send(command.encode())
@@ -309,7 +319,7 @@ class RealtimeClient:
         """Leave topics and patterns."""
         names = [topics] if isinstance(topics, str) else list(topics)
         self._leave(names)
-        if self._running is not None:
+        if self._ended is None:
             await self._command("Unsubscribe", {"topics": names}).answer
 
     def _leave(self, topics: Iterable[str]) -> None:

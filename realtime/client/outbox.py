@@ -72,6 +72,13 @@ class Outbox:
         """The command that an answer is for, if somebody waits for it."""
         return self._commands.get(id) if isinstance(id, str) else None
 
+    def subscribes(self, topic: Any) -> bool:
+        """Whether a command without an answer is to subscribe to a topic."""
+        return any(
+            command.type == "Subscribe" and topic in command.data["topics"]
+            for command in self._commands.values()
+        )
+
     def fail_all(self, error: RealtimeError) -> None:
         """Refuse all."""
         for command in self.all():
