@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,8 @@ from websockets.exceptions import (
 
 from realtime.client.errors import RealtimeError
 from realtime.client.lost import Lost, is_final
+
+_log = logging.getLogger("realtime.client")
 
 # Bytes of a message of the server's, whose answers may hold many publications; seconds between
 # the signs of life that the connection asks for, and for each, and for the closing handshake.
@@ -100,11 +103,15 @@ class Connection:
 
     async def read(self, take: Callable[[dict[str, Any]], Awaitable[None]]) -> Lost:
         """Give messages to `take`; answer why there are no more."""
-        try:
-            while True:
-                await take(json.loads(await self._socket.recv()))
-        except ConnectionClosed as closed:
-            return _lost(closed)
+        while True:
+            try:
+                text = await self._socket.recv()
+            except ConnectionClosed as closed:
+                return _lost(closed)
+            try:
+                await take(json.loads(text))
+            except Exception:  # another server's, or a newer one's
+                _log.exception("A message of the server was not understood")
 
 
 def _lost(closed: ConnectionClosed) -> Lost:
