@@ -44,6 +44,7 @@ setup(
             "schemathesis>=4.5,<5",
             "setuptools>=71",
         ],
+        "docs": ["sphinx>=8.2,<10"],
         "dev": ["ruff>=0.14,<1", "mypy>=1.15,<3", "mypy-zope>=1.0.9"],
     },
     classifiers=[

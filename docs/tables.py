@@ -1,0 +1,106 @@
+"""Writes the tables of the pages that follow the code: `python docs/tables.py`.
+
+They stand in the pages, so that a git forge shows them, too; `tests/test_docs.py` compares.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import wrap
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))
+
+from realtime.errors import CloseCode, ErrorCode  # noqa: E402
+from realtime.metrics import Counters  # noqa: E402
+from realtime.openapi import PATHS  # noqa: E402
+from realtime.option_table import OPTIONS  # noqa: E402
+
+Rows = Iterator[tuple[str, ...]]
+
+
+def options() -> Rows:
+    """Every option, its default, and what it is."""
+    for option in OPTIONS:
+        default = "" if option.default in (None, ()) else option.shown(option.default)
+        value = "" if option.is_flag or not option.metavar else f" {option.metavar}"
+        yield (_code(f"--{option.name}{value}"), default and _code(default), _text(option.help))
+
+
+def metrics() -> Rows:
+    """Every metric of our own."""
+    for family in Counters().collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        yield _code(f"{family.name}{suffix}"), family.type, _text(family.documentation)
+
+
+def error_codes() -> Rows:
+    """Every error code."""
+    for code in ErrorCode:
+        yield _code(code.value), str(code.status), code.meaning
+
+
+def close_codes() -> Rows:
+    """Every close code."""
+    for code in CloseCode:
+        yield str(int(code)), "yes" if code.reconnect else "no", _text(code.meaning)
+
+
+def endpoints() -> Rows:
+    """Everything that HTTP answers."""
+    for path, operations in PATHS.items():
+        for method, operation in operations.items():
+            token = "no" if operation.get("security") == [] else "yes"
+            yield _code(f"{method.upper()} {path}"), token, _text(operation["summary"])
+
+
+TABLES: dict[tuple[str, str], Callable[[], Rows]] = {
+    ("options.rst", "Options"): options,
+    ("metrics.rst", "Exported by the server"): metrics,
+    ("protocol.rst", "Error codes"): error_codes,
+    ("protocol.rst", "Close codes"): close_codes,
+    ("server-api.rst", "Endpoints"): endpoints,
+}
+
+
+def with_table(page: str, title: str, rows: Rows) -> str:
+    """A page's text with these rows below the header of the list-table of that title."""
+    start = page.index(f".. list-table:: {title}\n")
+    end = re.compile(r"\n\n(?=\S)|\n*\Z").search(page, start)
+    assert end is not None  # noqa: S101
+    header = page[start : end.start()].split("\n   * - ")[:2]
+    written = "\n   * - ".join([*header, *("\n     - ".join(map(_cell, row)) for row in rows)])
+    return page[:start] + re.sub(" +$", "", written, flags=re.MULTILINE) + page[end.start() :]
+
+
+def _cell(text: str) -> str:
+    return "\n       ".join(wrap(text, 92, break_long_words=False, break_on_hyphens=False))
+
+
+def _code(text: str) -> str:
+    return f"``{text}``"
+
+
+def _text(text: str) -> str:
+    """A sentence, in which `*` is no markup; options and names in it are code."""
+    text = re.sub(r"`([^`]+)`", r"``\1``", text)
+    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]+|\[\[topic\]\]|REALTIME_\w+)", r"``\1``", text)
+    text = re.sub(r"(?<!`)\b([a-z]+_[a-z_]+)\b(?!`)", r"``\1``", text)
+    text = text.replace(" * ", " ``*`` ")
+    return text if text.endswith(".") else f"{text}."
+
+
+def main() -> None:
+    """Write them all."""
+    for (name, title), rows in TABLES.items():
+        path = DOCS / name
+        path.write_text(
+            with_table(path.read_text(encoding="utf-8"), title, rows()), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
