@@ -17,6 +17,13 @@ const shared = (extension) => ({
   },
 });
 
+// Names that only the core's own modules use among themselves, which may be shorter in dist/.
+const INTERNAL = [
+  ...['authenticate', 'deny', 'ended', 'expires', 'failed', 'flush', 'heard', 'isKept', 'isNew'],
+  ...['isSent', 'isStream', 'lived', 'lost', 'maxSize', 'received', 'refuse', 'renewable'],
+  ...['retryAfter', 'running', 'skip', 'taken', 'tell', 'wasLive', 'welcomed'],
+];
+
 for (const [format, extension] of [['esm', 'js'], ['cjs', 'cjs']]) {
   for (const entry of ['index', 'react']) {
     await build({
@@ -25,6 +32,7 @@ for (const [format, extension] of [['esm', 'js'], ['cjs', 'cjs']]) {
       outfile: `dist/${entry}.${extension}`,
       bundle: true,
       minify: true,
+      mangleProps: new RegExp(`^(${INTERNAL.join('|')})$`),
       format,
       target: 'es2022',
       external: ['react'],
@@ -39,6 +47,6 @@ for (const name of readdirSync(at('dist')).filter((name) => name.endsWith('.d.ts
   const text = readFileSync(at(`dist/${name}`), 'utf8');
   writeFileSync(
     at(`dist/${name.replace(/\.ts$/, '.cts')}`),
-    text.replace(/(from ['"]\.\/\w+)\.js(['"])/g, '$1.cjs$2'),
+    text.replace(/(['"]\.\/[\w-]+)\.js(['"])/g, '$1.cjs$2'),
   );
 }

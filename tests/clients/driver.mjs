@@ -29,7 +29,7 @@ const { RealtimeClient } = await import(pathToFileURL(path).href);
 const WebSocket = globalThis.WebSocket ?? createRequire(import.meta.url)('ws');
 
 const EVENTS = [
-  ...['Broadcast', 'DirectMessage', 'Status', 'Join', 'Leave'],
+  ...['Broadcast', 'DirectMessage', 'Status', 'Join', 'Leave', 'Update'],
   ...['connected', 'disconnected', 'reconnecting', 'gap', 'error'],
 ];
 const ms = (seconds) => (seconds === undefined ? undefined : seconds * 1000);

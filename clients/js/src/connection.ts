@@ -47,7 +47,12 @@ export const hold = (
       heard: () => heartbeat?.heard(),
       closed: end,
       message: (text) => {
-        const message: Message = JSON.parse(text);
+        let message: Message;
+        try {
+          message = JSON.parse(text);
+        } catch {
+          return;
+        }
         if (since || message.data?.status !== 'connected') return owner.received(message);
         since = Date.now();
         clearTimeout(timer);

@@ -40,15 +40,14 @@ export const closedError = (): RealtimeError => new RealtimeError('CLOSED', 'The
 
 /** Refusals after which the same may succeed, without anybody's doing. */
 export const isPassing = ({ code }: RealtimeError): boolean =>
-  ['RATE_LIMITED', 'UNAVAILABLE', 'INTERNAL_ERROR', 'TIMEOUT', 'TOKEN_UNAVAILABLE'].includes(code);
+  /RATE_LIMITED|UNAVAILABLE|INTERNAL_ERROR|TIMEOUT/.test(code);
 
 /** Whether an error says that the token was refused. */
 export const isTokenError = (error: RealtimeError | undefined): boolean =>
-  error?.code === 'TOKEN_EXPIRED' || error?.code === 'INVALID_TOKEN';
+  /TOKEN_EXPIRED|INVALID_TOKEN/.test(error?.code ?? '');
 
 /** The close code of an expired token. */
 export const TOKEN_EXPIRED = 4001;
 
-/** Whether a connection that ended with this close code is to be made again. */
-export const isFinal = (code: number): boolean =>
-  [1000, 1002, 1003, 1007, 1009].includes(code) || (code >= 4500 && code < 5000);
+/** Whether a connection that ended with this close code is not to be made again. */
+export const isFinal = (code: number): boolean => /^(100[02379]|4[5-9]..)$/.test(`${code}`);

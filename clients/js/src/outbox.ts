@@ -40,10 +40,10 @@ export function createOutbox(limit: number, timeout: number) {
   const dispatch = (id: Id, waiting: Waiting): void => {
     const { text } = waiting;
     if (new TextEncoder().encode(text).length > maxSize) {
-      return fail(id, 'TOO_LARGE', `The server takes ${maxSize} bytes`);
+      return fail(id, 'TOO_LARGE', `At most ${maxSize} bytes are taken`);
     }
     waiting.isSent = true;
-    send!(text);
+    send?.(text);
   };
 
   return {
@@ -53,7 +53,7 @@ export function createOutbox(limit: number, timeout: number) {
     /** Send a command now, or when there is a connection. */
     add: (command: Command): void => {
       if (!command.once && all.size >= limit) {
-        return command.failed(new RealtimeError('QUEUE_FULL', `${limit} commands wait already`));
+        return command.failed(new RealtimeError('QUEUE_FULL', `At most ${limit} commands may wait`));
       }
       let id = command.message.id ?? ++lastId;
       while (all.has(id)) id = ++lastId;

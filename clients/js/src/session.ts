@@ -54,8 +54,8 @@ export function createSession(url: string, options: Options, host: Host) {
       if (link === renewed) await host.authenticate(token);
     } catch (error) {
       if (link !== renewed) return;
-      if (isPassing(error as RealtimeError)) return renewIn(AGAIN);
-      if (token) tokens.refuse();
+      if (isPassing(error as RealtimeError)) renewIn(AGAIN);
+      else if (token) tokens.refuse();
       host.tell('error', error as RealtimeError);
     }
   };
@@ -107,7 +107,7 @@ export function createSession(url: string, options: Options, host: Host) {
       return tokens.renewable ? undefined : error ?? new RealtimeError('TOKEN_EXPIRED', reason);
     }
     if (!isFinal(code)) return undefined;
-    return new RealtimeError('CLOSED', reason || `Closed with ${code}`, { code, reason });
+    return new RealtimeError('CLOSED', `${code} ${reason}`, { code, reason });
   };
 
   const stay = async (signal: AbortSignal): Promise<void> => {

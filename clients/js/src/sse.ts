@@ -99,7 +99,7 @@ export function openStream(url: string, token: string, stay: boolean, listener: 
 async function refusal(response: Response): Promise<End> {
   const error = errorOf((await response.json().catch(() => null))?.error);
   const seconds = Number(response.headers.get('Retry-After'));
-  const retryAfter = error.details['retry_after_ms'] ?? seconds * 1000;
+  const retryAfter = error.details['retry_after_ms'] ?? (seconds * 1000 || 0);
   return { ...LOST, reason: error.message, error, retryAfter };
 }
 
