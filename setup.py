@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=[*find_packages(include=["realtime", "realtime.*"]), "twisted.plugins"],
-    package_data={"realtime": ["static/*", "py.typed"]},
+    package_data={"realtime": ["static/*", "static/console/*", "py.typed"]},
     zip_safe=False,
     install_requires=[
         "twisted[tls]>=24.10,<27",

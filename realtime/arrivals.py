@@ -62,7 +62,7 @@ class Arrivals:
     """All that are on their way to this node's topics."""
 
     def __init__(self, deliver: Callable[[Publication], object]) -> None:
-        self._deliver = deliver
+        self.deliver_on = deliver
         self._by_name: dict[str, list[Arrival]] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -85,4 +85,4 @@ class Arrivals:
         """Pass on what the broker delivers, and keep it for those on their way."""
         for arrival in self._by_name.get(publication.topic, ()):
             arrival.keep(publication)
-        self._deliver(publication)
+        self.deliver_on(publication)

@@ -101,6 +101,10 @@ class Auth:
             raise InvalidToken("The session has ended.")
         return identity
 
+    async def user(self, name: str) -> User | None:
+        """Answer the account of this id or, failing that, username. Raises `Unavailable`."""
+        return await self._accounts.get(name) or await self._accounts.find(name)
+
     async def login(self, username: str, password: str, address: str | None) -> Login:
         """Begin a session.
 

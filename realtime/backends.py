@@ -18,12 +18,22 @@ class Backends:
 
     def authenticate(self, token: str) -> Identity:
         """Whose key or token this is; raises 401 and 403 errors."""
-        if token.startswith(PREFIX):
-            identity = self._keys.identify(token)
-            if identity is None:
-                raise InvalidToken("There is no such API key.")
-            return identity
-        identity = self._auth.authenticate(token)
+        identity = self._identify(token)
         if identity.roles.isdisjoint((ADMIN_ROLE, SERVICE_ROLE)):
             raise Forbidden(f"This needs the role {SERVICE_ROLE} or {ADMIN_ROLE}, or an API key.")
+        return identity
+
+    def admin(self, token: str) -> Identity:
+        """Which admin's token this is; raises 401 and 403 errors."""
+        identity = self._identify(token)
+        if ADMIN_ROLE not in identity.roles:
+            raise Forbidden(f"This needs the role {ADMIN_ROLE}.")
+        return identity
+
+    def _identify(self, token: str) -> Identity:
+        if not token.startswith(PREFIX):
+            return self._auth.authenticate(token)
+        identity = self._keys.identify(token)
+        if identity is None:
+            raise InvalidToken("There is no such API key.")
         return identity

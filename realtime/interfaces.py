@@ -190,7 +190,7 @@ class IBroker(Interface):
         """Begin; `deliver` is called for each publication, `announce` for each announcement.
 
         `accepted` is called for each publication that was accepted here, with its position;
-        not for what its key shows to be a repetition.
+        not for what its key shows to be a repetition. May be called again, with others.
         """
 
     def publish(

@@ -20,6 +20,7 @@ _TEXT = "text/plain"
 _GAUGES = {
     "active_connections": "WebSockets open now",
     "subscriptions": "Subscriptions of the open connections",
+    "event_loop_lag_seconds": "How late the last of the beats came that are due once a second",
     "broker_lag_seconds": "Time that the last of the node's beats took through Redis to itself",
     "webhook_queue": "Events that wait to be posted to the webhook",
 }
@@ -71,6 +72,7 @@ class Counters:
         "dropped_http_connections",
         "dropped_silent_connections",
         "errors",
+        "event_loop_lag_seconds",
         "hook_denials",
         "hook_failures",
         "hook_questions",
@@ -97,6 +99,7 @@ class Counters:
         self.dropped_http_connections = 0
         self.dropped_silent_connections = 0
         self.subscriptions = 0
+        self.event_loop_lag_seconds = 0.0
         self.broker_publications = 0
         self.broker_seconds = 0.0
         self.broker_failures = 0

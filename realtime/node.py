@@ -80,12 +80,21 @@ class Node:
         # Whether subscribing and reading histories takes time.
         self.remote = broker.remote
         self._arrivals = Arrivals(hub.deliver)
-        broker.start(
-            self._arrivals.deliver if broker.remote else hub.deliver,
-            hub.announce,
+        self.deliver_by(hub.deliver)
+        presence.start(broker.announce)
+
+    def deliver_by(self, deliver: Callable[[Publication], object]) -> None:
+        """Have what the broker delivers go to `deliver`: the hub's, or what watches and calls it.
+
+        So watching costs nothing while nobody does.
+        """
+        self._arrivals.deliver_on = deliver
+        events = self._events
+        self._broker.start(
+            self._arrivals.deliver if self.remote else deliver,
+            self.hub.announce,
             events.published if events is not None and "publish" in events.wants else None,
         )
-        presence.start(broker.announce)
 
     # -- connections -----------------------------------------------------------------------
 

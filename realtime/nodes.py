@@ -29,6 +29,8 @@ class Nodes:
         self._cluster = cluster
         # Gives commands to a stream of this node, by the edge that has such.
         self.take_commands: TakeCommands = _no_streams
+        # What other parts answer, by the question.
+        self.answers: dict[str, Callable[..., Any]] = {}
 
     async def describe(self) -> list[dict[str, Any]] | None:
         """What each node says of itself; None without a cluster."""
@@ -86,6 +88,15 @@ class Nodes:
             raise Unavailable("The stream does not take commands now.")
         return any(answers)
 
+    async def ask(self, question: str, *args: Any) -> list[Any]:
+        """What all nodes answer that `answers` a question; this one alone without the broker."""
+        if self._cluster is not None:
+            try:
+                return await self._cluster.ask(question, *args)
+            except Unavailable:
+                pass
+        return [self.answers[question](*args)]
+
     async def _command(
         self, connection_id: str, user_id: str, commands: Sequence[bytes]
     ) -> bool | None:
@@ -100,10 +111,15 @@ class Nodes:
             return await self._topics(*args)
         if question == "command":
             return await self._command(*args)
-        answers = {"connections": self._connections, "end": self._end, "end_all": self._end_all}
+        answers: dict[str, Callable[..., Any]] = {
+            "connections": self._connections,
+            "end": self._end,
+            "end_all": self._end_all,
+            **self.answers,
+        }
         if question not in answers:
             raise ValueError(f"nobody knows what {question!r} means")
-        return answers[question](*args)  # type: ignore[operator]
+        return answers[question](*args)
 
     async def _topics(self, prefix: str, after: str, limit: int) -> list[tuple[str, int]]:
         hub = self.node.hub

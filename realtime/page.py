@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from importlib.resources import files
 
@@ -35,7 +35,12 @@ _POLICY = "; ".join(
 
 def add_page(app: Klein) -> None:
     """Add the page and what it needs to an application."""
-    for path, (name, content_type) in _FILES.items():
+    add_files(app, _FILES)
+
+
+def add_files(app: Klein, served: Mapping[str, tuple[str, str]]) -> None:
+    """Add static files of the package: by path the file's name, and its Content-Type."""
+    for path, (name, content_type) in served.items():
         content = files("realtime").joinpath("static", name).read_bytes()
         app.route(path, methods=["GET"], endpoint=path)(_serve(content, content_type))
 

@@ -24,6 +24,7 @@ from realtime.answers import SERVER, answer, answer_error, answer_json, cors_hea
 from realtime.asyncapi import asyncapi
 from realtime.auth import Auth
 from realtime.backends import Backends
+from realtime.console import add_console
 from realtime.envelope import encode_json
 from realtime.errors import (
     ConfigurationError,
@@ -42,6 +43,7 @@ from realtime.origins import Origins
 from realtime.page import add_page
 from realtime.peer import SERVER_NAME
 from realtime.rest_connections import add_connections
+from realtime.rest_console import Console, add_console_data
 from realtime.rest_publish import add_publish
 from realtime.rest_sessions import add_sessions
 from realtime.rest_topics import add_topics
@@ -101,6 +103,7 @@ class RestApi:
         backends: Backends | None = None,
         nodes: Nodes | None = None,
         streams: Streams | None = None,
+        console: Console | None = None,
     ) -> None:
         self._node = node
         self._nodes = nodes or Nodes(node)
@@ -126,9 +129,12 @@ class RestApi:
             add_publish(app, node, backends)
             add_topics(app, self._nodes, backends)
             add_connections(app, self._nodes, backends)
+            if console is not None:
+                add_console_data(app, console, self._nodes, backends, auth)
         if streams is not None:
             add_sse(app, streams)
         add_page(app)
+        add_console(app)
         self.resource: IResource = _Frame(app, origins, node)
 
     def _health(self, request: IRequest) -> bytes:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_urlsafe
@@ -43,12 +44,15 @@ from realtime.outgoing import make_outgoing
 from realtime.parts import Around, MemoryParts, Parts, RedisParts
 from realtime.peer import ClientPolicy
 from realtime.rest import RestApi, ServerInfo
+from realtime.rest_console import Console
 from realtime.rules import Rules
+from realtime.samples import Samples
 from realtime.sessions_sqlite import Sessions
 from realtime.settings import Settings
 from realtime.site import MAX_SILENT, Site
 from realtime.sse import Streams
 from realtime.stores import make_stores, make_tokens, run_alone, state_directory
+from realtime.tracing import Tracing
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
 from realtime.workers import Workers
@@ -196,6 +200,8 @@ class RealtimeService(Service):
             reactor,
             connection_class(settings.fast_path),
         )
+        self._samples = Samples(counters)
+        tracing = Tracing(self.node, admission, self._auth.authenticate)
         api = RestApi(
             self.node,
             self._auth,
@@ -206,6 +212,7 @@ class RealtimeService(Service):
             backends=Backends(self._auth, self._stores.keys),
             nodes=nodes,
             streams=Streams(admission, nodes, settings.max_queue_bytes),
+            console=Console(self._samples, tracing),
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site = Site(self.node, websocket, self._http)
@@ -220,6 +227,7 @@ class RealtimeService(Service):
         self.port = settings.port
 
     def _tick(self) -> None:
+        self._samples.beat(self._reactor.seconds(), time.monotonic())
         self.node.advance()
         self._parts.tick()
         self._reclaimer.note(self.node.counters.active_connections)

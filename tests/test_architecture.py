@@ -17,15 +17,17 @@ PACKAGE = ROOT / "realtime"
 FLOORS: tuple[str, ...] = (
     "__init__ errors model interfaces",
     "addresses crowd envelope event_stream frames history idempotency limits metrics names origins"
-    " passwords patterns redis_keys redis_url revocations rules schemas topics wheel",
+    " passwords patterns redis_keys redis_url revocations rules samples schemas topics"
+    " trace wheel",
     "accounts api_keys broker_memory broker_redis cluster_redis database durable history_sqlite hub"
     " presence_memory presence_redis presence_scripts login_limits_redis session_scripts"
     " sessions_redis sessions_sqlite hooks redis_channels redis_client redis_endpoint redis_feeds"
     " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
-    "admission asking drain handlers peer subscribing waiting",
-    "answers asyncapi fastpath handshake http http_request openapi page rest rest_connections"
-    " rest_publish rest_requests rest_sessions rest_topics send_queue sse websocket",
+    "admission asking drain handlers peer subscribing trace_hooks tracing waiting",
+    "answers asyncapi console fastpath handshake http http_request openapi page rest"
+    " rest_connections rest_console rest_publish rest_requests rest_sessions rest_topics"
+    " send_queue sse websocket",
     "site",
     "namespaces parse option_table settings options memory outgoing parts stores listening"
     " workers service worker check_config doctor load remote commands __main__",
@@ -38,6 +40,8 @@ NEIGHBOURS = {
     "names": set(),
     "rules": {"patterns", "topics"},
     "history": {"wheel"},
+    "samples": {"metrics"},
+    "trace": {"limits", "names", "topics"},
     "accounts": {"database"},
     "broker_memory": {"durable"},
     "history_sqlite": {"database"},
@@ -65,9 +69,11 @@ NEIGHBOURS = {
     "peer": {"handlers", "subscribing"},
     "subscribing": {"handlers"},
     "waiting": {"peer"},
+    "tracing": {"admission", "trace_hooks"},
+    "trace_hooks": {"admission"},
     "rest": {
         *("answers", "asyncapi", "http_request", "openapi", "page", "rest_connections"),
-        "rest_publish",
+        *("console", "rest_console", "rest_publish"),
         *("rest_sessions", "rest_topics", "sse"),
     },
     "openapi": {"rest_publish"},
@@ -79,6 +85,8 @@ NEIGHBOURS = {
     "api_keys": {"database"},
     "backends": {"auth"},
     "page": {"answers"},
+    "console": {"page"},
+    "rest_console": {"answers", "rest_requests"},
     "http": {"answers", "http_request"},
     "http_request": {"answers"},
     "option_table": {"parse"},

@@ -37,7 +37,10 @@ class CountersTests(SynchronousTestCase):
         )
 
 
-GAUGES = ("active_connections", "subscriptions", "broker_lag_seconds", "webhook_queue")
+GAUGES = (
+    *("active_connections", "subscriptions", "event_loop_lag_seconds", "broker_lag_seconds"),
+    "webhook_queue",
+)
 
 
 class MetricsTests(SynchronousTestCase):
