@@ -35,7 +35,7 @@ html_theme = "alabaster"
 html_theme_options = {
     "description": "A self-hosted realtime messaging server",
     "fixed_sidebar": True,
-    "page_width": "1100px",
+    "page_width": "1240px",
     "sidebar_width": "260px",
     "font_family": "system-ui, sans-serif",
     "head_font_family": "system-ui, sans-serif",

@@ -69,6 +69,7 @@ BY_TESTS: dict[str, dict[str, str]] = {
 }
 # Pages that are played, and the test that does.
 PLAYED = {
+    "docs/commands.rst": "test_commands",
     "docs/migrating-centrifugo.rst": "test_centrifugo",
     "docs/migrating-pusher.rst": "test_pusher",
     "docs/migrating-socketio.rst": "test_socketio",
@@ -111,6 +112,12 @@ class PlayedPageTests(SynchronousTestCase):
     def play(self, page: str, **more: Any) -> None:
         """Play a page to its end."""
         Player(self, f"docs/{page}", **more).play()
+
+    def test_commands(self) -> None:
+        """docs/commands.rst: what the commands print is what the page says."""
+        self.play(
+            "commands.rst", start=True, config='[[topic]]\npattern = "chat.*"\nhistory_size = 10\n'
+        )
 
     def test_metrics(self) -> None:
         """docs/metrics.rst."""

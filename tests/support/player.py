@@ -48,6 +48,7 @@ class Player:
         checks: dict[str, Callable[..., None]] | None = None,
         config: str = "",
         accounts: bool = True,
+        start: bool = False,
     ) -> None:
         self._case = case
         self._steps = steps(page)
@@ -74,6 +75,9 @@ class Player:
         self._killer = Timer(240, self._end)
         self._killer.daemon = True
         self._killer.start()
+
+        if start:
+            self._need_server()
 
     def _end(self) -> None:
         self._killer.cancel()
@@ -155,6 +159,8 @@ class Player:
             REALTIME_HOST="127.0.0.1",
         ).start()
         self._case.addCleanup(self.server.stop)
+        # For commands, which would look for it where it listens by default.
+        self.shell(f"export REALTIME_URL=http://localhost:{self.server.port}")
 
     def restart(self) -> None:
         """Start the server again, on its port."""
@@ -234,7 +240,7 @@ class Player:
         for command in re.split(r"^\$ ", step.text, flags=re.MULTILINE)[1:]:
             line, _, expected = command.partition("\n")
             said = self.shell(self._ours(line), status=None)
-            pattern = re.escape(expected.strip()).replace(r"\.\.\.", ".+?")
+            pattern = re.escape(self._ours(expected).strip()).replace(r"\.\.\.", ".+?")
             self._case.assertRegex(said.strip(), rf"\A{pattern}\Z", line)
 
     def _program(self, step: Step, command: list[str], file: str, prelude: str = "") -> None:
