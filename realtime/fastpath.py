@@ -82,6 +82,7 @@ class FastConnection(Connection):
     trafficStats = TrafficStats()
     _valid_events = ("message",)
     _perMessageCompress = None
+    websocket_extensions_in_use = ()
     trackedTimings = None
     websocket_version = 13
     send_state = WebSocketProtocol.SEND_STATE_GROUND
@@ -136,7 +137,12 @@ class FastConnection(Connection):
     def _onOpen(self) -> None:
         self.onOpen()
         # What the handshake has left: the request, its headers, the token.
+        extensions = self.websocket_extensions_in_use
+        compress = self._perMessageCompress
         self.__dict__ = {}
+        if compress is not None:
+            self.websocket_extensions_in_use = extensions
+            self._perMessageCompress = compress
 
     # -- reading -----------------------------------------------------------------------------
 

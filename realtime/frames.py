@@ -10,6 +10,9 @@ _LARGE = Struct("!BBQ").pack
 _OPCODE = 0x0F
 _CLOSE = 8
 _MASKED = 0x80
+# The first byte of a final text frame, and the bit in it of one that is compressed.
+TEXT_HEAD = 0x81
+_COMPRESSED = 0x40
 _SMALL = [bytes((0x81, length)) for length in range(126)]
 
 
@@ -23,18 +26,30 @@ def text_frame(message: bytes) -> bytes:
     return _LARGE(0x81, 127, length) + message
 
 
-def messages_in(data: bytes) -> Iterator[bytes]:
-    """The messages that `text_frame` has framed, one after the other."""
+def compressed_frame(message: bytes) -> bytes:
+    """Frame a compressed text message, whose first reserved bit says so (RFC 7692 section 6)."""
+    frame = text_frame(message)
+    return bytes((TEXT_HEAD | _COMPRESSED,)) + frame[1:]
+
+
+def frames_in(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """The first byte, all bytes and the payload of each of a server's frames."""
     start = 0
     while start < len(data):
         length = data[start + 1]
-        start += 2
+        payload = start + 2
         if length > 125:
             size = 2 if length == 126 else 8
-            length = int.from_bytes(data[start : start + size], "big")
-            start += size
-        yield data[start : start + length]
-        start += length
+            length = int.from_bytes(data[payload : payload + size], "big")
+            payload += size
+        stop = payload + length
+        yield data[start], data[start:stop], data[payload:stop]
+        start = stop
+
+
+def messages_in(data: bytes) -> Iterator[bytes]:
+    """The messages that `text_frame` has framed, one after the other."""
+    return (message for _, _, message in frames_in(data))
 
 
 def skip_to_close(data: bytes) -> tuple[bytes, bytes]:

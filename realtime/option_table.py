@@ -107,6 +107,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.integer(65536, 1024**3),
     ),
     Option(
+        "compression",
+        "true|false",
+        False,
+        "Compress messages for clients that offer it (permessage-deflate).",
+        parse.switch,
+    ),
+    Option(
         "max-subscriptions",
         "N",
         2000,

@@ -196,7 +196,9 @@ class RealtimeService(Service):
         admission = Admission(self.node, policy, origins, frozenset(settings.connect_role))
         websocket = Factory(
             admission,
-            WebSocketOptions(settings.max_frame_size, settings.max_queue_bytes),
+            WebSocketOptions(
+                settings.max_frame_size, settings.max_queue_bytes, settings.compression
+            ),
             reactor,
             connection_class(settings.fast_path),
         )

@@ -41,6 +41,7 @@ class Settings:
     max_connections: int
     max_frame_size: int
     max_queue_bytes: int
+    compression: bool
     max_subscriptions: int
     message_rate: float
     message_burst: float

@@ -7,6 +7,7 @@ what messages mean is `peer.py`'s. `fastpath.py` has the quicker twin of `Connec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 
 from realtime.admission import Admission
 from realtime.answers import cors_headers, whole_answer
+from realtime.compression import Deflater, accept_deflate
 from realtime.errors import CloseCode, InternalError, InvalidRequest, RealtimeError
 from realtime.handshake import check_head, find_token
 from realtime.model import Identity
@@ -35,6 +37,7 @@ class WebSocketOptions:
 
     max_frame_size: int
     max_queue_bytes: int
+    compression: bool = False
     handshake_timeout: int = 10
     close_timeout: int = 2
 
@@ -177,6 +180,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         node.deadlines.cancel(self, self._deadline)
         self._watch_queue()
         self.client = self.factory.admission.client(self, self._identity)
+        if self.websocket_extensions_in_use:
+            self.client.send = self._send_compressed
         self.client.open()
 
     # -- messages in -------------------------------------------------------------------------
@@ -248,6 +253,17 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             return -1
         self.transport.write(data)
         return len(data)
+
+    def _send_compressed(self, data: bytes) -> int:
+        """Write frames, compressed as the client accepts it."""
+        window: int = self.websocket_extensions_in_use[0].server_max_window_bits
+        deflated = self.factory.deflater.deflate(data, window)
+        sent = self.send(deflated)
+        client = self.client
+        # `send` may have found something faster, which does not compress.
+        if client is not None and client.is_open:
+            client.send = self._send_compressed
+        return len(data) if sent == len(deflated) else -1
 
     def unsent(self, data: bytes, sent: int) -> None:
         """Close with 4002: `send` refuses only what does not fit the queue."""
@@ -332,6 +348,10 @@ class Factory(WebSocketServerFactory):  # type: ignore[misc]
         self.admission = admission
         self.node = admission.node
         self.options = options
+        self.deflater = Deflater()
+        if options.compression:
+            accept = partial(accept_deflate, max_message=options.max_frame_size)
+            self.setProtocolOptions(perMessageCompressionAccept=accept)
         self.setProtocolOptions(
             versions=[13],
             webStatus=False,

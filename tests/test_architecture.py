@@ -25,7 +25,7 @@ FLOORS: tuple[str, ...] = (
     " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "admission asking drain handlers peer subscribing trace_hooks tracing waiting",
-    "answers asyncapi console fastpath handshake http http_request openapi page rest"
+    "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
     " rest_connections rest_console rest_publish rest_requests rest_sessions rest_topics"
     " send_queue sse websocket",
     "site",
@@ -61,7 +61,7 @@ NEIGHBOURS = {
     "webhook_queue_sqlite": {"database", "webhook_delivery"},
     "webhooks": {"signed_post", "webhook_delivery"},
     "fastpath": {"websocket"},
-    "websocket": {"answers", "handshake", "send_queue"},
+    "websocket": {"answers", "compression", "handshake", "send_queue"},
     "node": {"arrivals"},
     "nodes": {"node"},
     "admission": {"asking", "peer", "waiting"},
