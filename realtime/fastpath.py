@@ -46,6 +46,8 @@ _MASKED = 0x80
 _SMALL = 125
 _MEDIUM = 126
 _PING = b"\x89\x00"
+# What is kept of a handshake that has agreed on it.
+_COMPRESSION = ("_perMessageCompress", "websocket_extensions_in_use")
 # Bytes taken from a socket at once; sockets served in one turn of the reactor, at most so many
 # and for at most about so many seconds.
 _READ_SIZE = 16 * 1024
@@ -88,13 +90,10 @@ class FastConnection(Connection):
     send_state = WebSocketProtocol.SEND_STATE_GROUND
     send_queue = ()
     triggered = False
-    wasMaxFramePayloadSizeExceeded = False
-    wasMaxMessagePayloadSizeExceeded = False
+    wasMaxFramePayloadSizeExceeded = wasMaxMessagePayloadSizeExceeded = False
     closedByMe = failedByMe = droppedByMe = wasClean = False
     wasNotCleanReason = None
-    wasServerConnectionDropTimeout = False
-    wasOpenHandshakeTimeout = False
-    wasCloseHandshakeTimeout = False
+    wasServerConnectionDropTimeout = wasOpenHandshakeTimeout = wasCloseHandshakeTimeout = False
     wasServingFlashSocketPolicyFile = False
     localCloseCode = localCloseReason = remoteCloseCode = remoteCloseReason = None
     openHandshakeTimeoutCall = closeHandshakeTimeoutCall = None
@@ -136,13 +135,9 @@ class FastConnection(Connection):
 
     def _onOpen(self) -> None:
         self.onOpen()
-        # What the handshake has left: the request, its headers, the token.
-        extensions = self.websocket_extensions_in_use
-        compress = self._perMessageCompress
-        self.__dict__ = {}
-        if compress is not None:
-            self.websocket_extensions_in_use = extensions
-            self._perMessageCompress = compress
+        # What the handshake has left goes: the request, its headers, the token.
+        left = self.__dict__
+        self.__dict__ = {name: left[name] for name in _COMPRESSION if left.get(name)}
 
     # -- reading -----------------------------------------------------------------------------
 

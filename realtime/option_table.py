@@ -6,65 +6,12 @@ the manual, and `settings.Settings`, whose fields are in this order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from realtime import parse
+from realtime.limit_options import LIMIT_OPTIONS
+from realtime.option import Option
 from realtime.redis_keys import DEFAULT_PREFIX
-
-PREFIX: Final = "REALTIME_"
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option. `parse` makes a value of its text, or raises `ValueError` with what is wrong."""
-
-    name: str
-    metavar: str
-    default: Any
-    help: str
-    parse: Callable[[str], Any]
-    repeatable: bool = False
-    # A further environment variable, as platforms set it.
-    environment: str | None = None
-    # Whether its value may hold a secret, and is therefore not shown.
-    private: bool = False
-    # What stands between the values of a repeatable one in the environment.
-    separator: str = r"\s*,\s*"
-
-    @property
-    def key(self) -> str:
-        """Its name in `Settings`."""
-        return self.name.replace("-", "_")
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return PREFIX + self.key.upper()
-
-    @property
-    def is_flag(self) -> bool:
-        """Whether it takes no value on the command line."""
-        return self.default is False
-
-    def shown(self, value: Any) -> str:
-        """A value of it as people write it, unless it is private."""
-        if self.private:
-            return "(not shown)"
-        if isinstance(value, tuple):
-            return ", ".join(value)
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    def manual(self) -> str:
-        """Its line in the manual."""
-        if self.is_flag or self.default in (None, ()):
-            return self.help
-        shown = self.shown(self.default)
-        if self.metavar in ("SECONDS", "BYTES"):
-            shown += f" {self.metavar.lower()}"
-        return f"{self.help} [default: {shown}]"
-
 
 _DAY: Final = 86400
 
@@ -85,64 +32,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Directory of the signing key and the database; made if need be.",
         parse.text,
     ),
-    Option(
-        "max-connections",
-        "N",
-        10_000,
-        "WebSockets open at once; more get 503.",
-        parse.integer(1, 10_000_000),
-    ),
-    Option(
-        "max-frame-size",
-        "BYTES",
-        65536,
-        "Largest message a client may send.",
-        parse.integer(1024, 16 * 1024 * 1024),
-    ),
-    Option(
-        "max-queue-bytes",
-        "BYTES",
-        1024 * 1024,
-        "Bytes that may wait for a client that reads slowly; with more it is closed (4002).",
-        parse.integer(65536, 1024**3),
-    ),
+    *LIMIT_OPTIONS,
     Option(
         "compression",
         "true|false",
         False,
         "Compress messages for clients that offer it (permessage-deflate).",
         parse.switch,
-    ),
-    Option(
-        "max-subscriptions",
-        "N",
-        2000,
-        "Topics that one connection may subscribe to.",
-        parse.integer(1, 1_000_000),
-    ),
-    Option(
-        "message-rate",
-        "N",
-        1000.0,
-        "Messages a second that a connection may send.",
-        parse.number(0.01, 1e9),
-    ),
-    Option(
-        "message-burst", "N", 2000.0, "Messages that it may send at once.", parse.number(1, 1e9)
-    ),
-    Option(
-        "heartbeat-interval",
-        "SECONDS",
-        30,
-        "How often each client is pinged.",
-        parse.integer(1, _DAY),
-    ),
-    Option(
-        "client-timeout",
-        "SECONDS",
-        60,
-        "Silence after which a client is closed (4003).",
-        parse.integer(2, _DAY),
     ),
     Option(
         "drain-seconds",
@@ -205,33 +101,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.switch,
     ),
     Option(
-        "login-rate",
-        "N",
-        0.1,
-        "Logins a second of a user from an address (of IPv6, a /64 network); ten times that per "
-        "address, twenty times per user. Behind a proxy all clients have the proxy's address.",
-        parse.number(0.001, 1e6),
-    ),
-    Option(
-        "login-burst",
-        "N",
-        10.0,
-        "Logins at once of a user from an address; ten and twenty times that as for --login-rate.",
-        parse.number(1, 1e6),
-    ),
-    Option(
         "strict-topics",
         "",
         False,
         "Refuse topics that no [[topic]] rule of the file names.",
         parse.switch,
-    ),
-    Option(
-        "history-bytes",
-        "BYTES",
-        256 * 1024 * 1024,
-        "Bytes of publications kept in memory for history and recovery.",
-        parse.integer(65536, 1024**4),
     ),
     Option(
         "presence-grace",

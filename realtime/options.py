@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from realtime.errors import ConfigurationError
-from realtime.option_table import OPTIONS, Option
+from realtime.option import Option
+from realtime.option_table import OPTIONS
 from realtime.settings import Settings, read_settings
 
 NAMES = frozenset(option.name for option in OPTIONS)

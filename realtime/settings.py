@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 from realtime.errors import ConfigurationError
 from realtime.model import Namespace
 from realtime.namespaces import read_namespaces
-from realtime.option_table import OPTIONS, PREFIX, Option
+from realtime.option import PREFIX, Option
+from realtime.option_table import OPTIONS
 from realtime.redis_url import RedisAddress
 
 # Of the commands that talk to a server; the server itself has no use for them.
@@ -41,12 +42,15 @@ class Settings:
     max_connections: int
     max_frame_size: int
     max_queue_bytes: int
-    compression: bool
     max_subscriptions: int
     message_rate: float
     message_burst: float
     heartbeat_interval: int
     client_timeout: int
+    login_rate: float
+    login_burst: float
+    history_bytes: int
+    compression: bool
     drain_seconds: int
     shutdown_timeout: int
     origin: tuple[str, ...]
@@ -55,10 +59,7 @@ class Settings:
     access_token_ttl: int
     refresh_token_ttl: int
     rotate_refresh_tokens: bool
-    login_rate: float
-    login_burst: float
     strict_topics: bool
-    history_bytes: int
     presence_grace: int
     redis: tuple[RedisAddress, ...]
     workers: int

@@ -29,7 +29,8 @@ FLOORS: tuple[str, ...] = (
     " rest_connections rest_console rest_publish rest_requests rest_sessions rest_topics"
     " send_queue sse websocket",
     "site",
-    "namespaces parse option_table settings options memory outgoing parts stores listening"
+    "namespaces parse option limit_options option_table settings options memory outgoing parts"
+    " stores listening"
     " workers service worker check_config doctor load remote commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
@@ -89,9 +90,10 @@ NEIGHBOURS = {
     "rest_console": {"answers", "rest_requests"},
     "http": {"answers", "http_request"},
     "http_request": {"answers"},
-    "option_table": {"parse"},
-    "settings": {"namespaces", "option_table"},
-    "options": {"option_table", "settings"},
+    "limit_options": {"option", "parse"},
+    "option_table": {"limit_options", "option", "parse"},
+    "settings": {"namespaces", "option", "option_table"},
+    "options": {"option", "option_table", "settings"},
     "outgoing": {"settings"},
     "parts": {"settings"},
     "worker": {"listening"},
