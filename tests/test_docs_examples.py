@@ -69,6 +69,7 @@ BY_TESTS: dict[str, dict[str, str]] = {
 }
 # Pages that are played, and the test that does.
 PLAYED = {
+    "docs/clients.rst": "test_clients",
     "docs/commands.rst": "test_commands",
     "docs/migrating-centrifugo.rst": "test_centrifugo",
     "docs/migrating-pusher.rst": "test_pusher",
@@ -112,6 +113,16 @@ class PlayedPageTests(SynchronousTestCase):
     def play(self, page: str, **more: Any) -> None:
         """Play a page to its end."""
         Player(self, f"docs/{page}", **more).play()
+
+    def test_clients(self) -> None:
+        """docs/clients.rst."""
+        player = Player(
+            self,
+            "docs/clients.rst",
+            {"javascript": lambda step: None},
+            config='[[topic]]\npattern = "chat.*"\nhistory_size = 10\n',
+        )
+        player.play()
 
     def test_commands(self) -> None:
         """docs/commands.rst: what the commands print is what the page says."""
