@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.integration.test_nodes import NodesTestCase
 from tests.support.browser import drive, no_browser
 from tests.support.server import Server, wait_until
 
@@ -40,9 +41,13 @@ TOOLS = """
   };
   const ready = async (page) => page.waitForSelector('#nav:not([hidden])');
   const wide = (page) => page.evaluate(() => document.documentElement.scrollWidth);
-  const picture = (page, name) => page.screenshot({path: `${input.pictures}/${name}.png`, fullPage: true});
+  const picture = (page, name) =>
+    page.screenshot({path: `${input.pictures}/${name}.png`, fullPage: true});
   const signal = (name) => require('fs').writeFileSync(name, '');
-  const texts = (page, selector) => page.$$eval(selector, (all) => all.map((each) => each.textContent));
+  const texts = (page, selector) =>
+    page.$$eval(selector, (all) => all.map((each) => each.textContent));
+  const kept = (page) =>
+    page.evaluate(() => JSON.parse(sessionStorage.getItem('realtime-console')));
 """
 
 OVERVIEW = """
@@ -66,6 +71,44 @@ OVERVIEW = """
   const result = {titles, label, sizes, wide: await wide(phone)};
 """
 
+# An hour of three nodes, as the server would tell it.
+HOUR = """
+  const page = await open({viewport: {width: 1280, height: 900}, colorScheme: input.scheme});
+  const end = Math.floor(Date.now() / 5000) * 5;
+  const wave = (time, phase) => Math.sin(time / 400 + phase) + Math.sin(time / 70 + phase) / 4;
+  const nodes = ['3f9a2c41', '77b0e2d8', 'c1d4a590'].map((node_id, phase) => ({
+    node_id,
+    samples: Array.from({length: 720}, (_, number) => {
+      const time = end - 3595 + number * 5;
+      const received = Math.round(400 + 200 * wave(time, phase));
+      const slow = time % 1200 < 8 ? 0.2 : 0;
+      return [time, Math.round(1200 + 300 * wave(time, phase)), received, received * 12,
+              time % 300 < 20 ? 3 : 0, 0.002 + slow];
+    }).filter((_, number) => phase !== 2 || number < 300 || number > 400),
+  }));
+  const told = nodes.map(({node_id}) => ({node_id, version: '1.0.0', uptime_seconds: 93784,
+    connections: 1200, status: node_id[0] === 'c' ? 'Draining' : 'healthy'}));
+  await page.route('**/console/samples?*', (route) =>
+    route.fulfill({json: {now: end + 1, period: 5, nodes}}));
+  await page.route('**/info', (route) => route.fulfill({json: {nodes: told}}));
+  await page.goto(input.url);
+  await page.fill('#username', 'admin');
+  await page.fill('#password', input.password);
+  await page.press('#password', 'Enter');
+  await page.waitForSelector('#node-rows tr >> nth=2');
+  const all = Number((await texts(page, '.chart .value'))[0].replace(',', ''));
+  await picture(page, `hour-${input.scheme}`);
+  await page.selectOption('#node', nodes[1].node_id);
+  const one = Number((await texts(page, '.chart .value'))[0].replace(',', ''));
+  await page.selectOption('#node', '');
+  await page.setViewportSize({width: 380, height: 800});
+  await until(async () => (await page.$eval('.plot canvas', (each) => each.clientWidth)) < 380);
+  await picture(page, 'hour-narrow');
+  const last = nodes.map(({samples}) => samples.at(-1)[1]);
+  const result = {all: all - last[0] - last[1] - last[2], one: one - last[1],
+                  rows: await texts(page, '#node-rows tr'), wide: await wide(page)};
+"""
+
 TOPICS = """
   const page = await enter({viewport: {width: 1280, height: 900}});
   await ready(page);
@@ -82,10 +125,10 @@ TOPICS = """
   await picture(page, 'topics-wide');
   await page.click('#topic-publish');
   await page.fill('#payload', '{"n": 12345678901234567890}');
-  await page.click('text=Publish >> nth=-1');
+  await page.click('#publish-form .primary');
   await page.waitForSelector('#published >> text=Published on kept.news at offset 3');
   await page.fill('#payload', '{no json');
-  await page.click('.primary >> visible=true');
+  await page.click('#publish-form .primary');
   await page.waitForSelector('text=This is no JSON');
   await picture(page, 'publish-wide');
   await page.goBack();
@@ -130,7 +173,7 @@ TRACE = """
   await page.click('#trace-button');
   await page.waitForSelector('#events >> text=alice has 1 connection');
   signal('traced');
-  await page.waitForSelector('#events >> text=has not subscribed to this topic, so it did not arrive');
+  await page.waitForSelector('#events >> text=has not subscribed to this topic, so it did not');
   await page.waitForSelector('#events >> text=It went to 1 of 1 connection of alice');
   await page.waitForSelector('#events >> text=4501: an operator closed it');
   const first = await texts(page, '#events li');
@@ -151,7 +194,7 @@ TRACE = """
 
 REFUSED = """
   const page = await enter({}, 'alice', 'correct horse battery');
-  await page.waitForSelector('#notice:not([hidden])');
+  await page.waitForSelector('#notice:not(:empty)');
   const told = await page.textContent('#notice');
   await page.reload();
   await page.waitForSelector('#login:not([hidden])');
@@ -161,7 +204,7 @@ REFUSED = """
   await until(async () => (await page.textContent('#notice')).includes('role admin'));
   await page.fill('#token', 'nonsense');
   await page.press('#token', 'Enter');
-  await until(async () => !(await page.textContent('#notice')).includes('role admin'));
+  await until(async () => (await page.textContent('#notice')).includes('invalid'));
   await picture(page, 'login');
   const result = {told, nonsense: await page.textContent('#notice'),
                   kept: await page.evaluate(() => sessionStorage.length)};
@@ -172,17 +215,15 @@ EXPIRY = """
   await ready(page);
   await page.reload();
   await ready(page);
-  const spoil = (refresh) => page.evaluate((refresh) => {
+  const spoil = (more) => page.evaluate((more) => {
     const kept = JSON.parse(sessionStorage.getItem('realtime-console'));
-    const spoilt = {...kept, token: 'spoilt', refresh: refresh ?? kept.refresh};
-    sessionStorage.setItem('realtime-console', JSON.stringify(spoilt));
-    return spoilt.id;
-  }, refresh);
+    sessionStorage.setItem('realtime-console', JSON.stringify({...kept, ...more}));
+  }, {token: 'spoilt', ...more});
   await spoil();
   await page.reload();
   await until(async () => (await texts(page, '.chart .value'))[0] === '0');
-  const renewed = await page.evaluate(() => JSON.parse(sessionStorage.getItem('realtime-console')).token);
-  await spoil('spoilt, too');
+  const renewed = (await kept(page)).token;
+  await spoil({refresh: 'spoilt, too'});
   await page.reload();
   await page.waitForSelector('#login:not([hidden])');
   const told = await page.textContent('#notice');
@@ -203,7 +244,8 @@ KEYBOARD = """
   const where = () => page.evaluate(() => {
     const {outlineStyle, outlineWidth} = getComputedStyle(document.activeElement);
     return {text: (document.activeElement.textContent || document.activeElement.id).trim(),
-            id: document.activeElement.id, outline: outlineStyle !== 'none' && outlineWidth !== '0px'};
+            page: document.activeElement === document.body,
+            outline: outlineStyle !== 'none' && outlineWidth !== '0px'};
   });
   const tabTo = async (test) => {
     for (let turn = 0; turn < 60; turn += 1) {
@@ -219,12 +261,6 @@ KEYBOARD = """
   await page.keyboard.type(input.password);
   await page.keyboard.press('Enter');
   await ready(page);
-  await page.keyboard.press('Shift+Tab');
-  await tabTo(({text}) => text === 'Users').catch(async () => {});
-  await page.evaluate(() => document.body.focus());
-  await page.goto(input.url + '#overview');
-  await page.reload();
-  await ready(page);
   await tabTo(({text}) => text === 'Users');
   await page.keyboard.press('Enter');
   await page.waitForSelector('#connection-rows tr');
@@ -235,7 +271,24 @@ KEYBOARD = """
   await page.waitForSelector('text=Sure?');
   await page.keyboard.press('Enter');
   await page.waitForSelector('text=was closed');
-  const result = {bare: seen.filter(({id, outline}) => !outline && id !== 'main')};
+  const result = {bare: seen.filter(({page, outline}) => !page && !outline)};
+"""
+
+NODES = """
+  const page = await enter({viewport: {width: 1280, height: 900}});
+  await ready(page);
+  await page.waitForSelector('#node-rows tr >> nth=1');
+  const nodes = await texts(page, '#node-rows tr');
+  await page.click('text=Trace');
+  await page.fill('#trace-user', 'bob');
+  await page.fill('#trace-topic', 'room.1');
+  await page.click('#trace-button');
+  await page.waitForSelector('#events li >> nth=1');
+  await page.waitForSelector('text=Tracing on 2 nodes.');
+  signal('traced');
+  await page.waitForSelector('#events >> text=It went to 1 of 1 connection of bob');
+  await picture(page, 'nodes');
+  const result = {nodes, events: await texts(page, '#events li')};
 """
 
 
@@ -312,6 +365,15 @@ class ConsoleTests(SynchronousTestCase):
         self.assertIn("Connections: now 2", result["label"])
         self.assertEqual(result["sizes"], [True] * 4)
         self.assertLessEqual(result["wide"], 380)
+
+    def test_an_hour_of_nodes(self) -> None:
+        """Nodes are shown together or one by one, with the state of each."""
+        for scheme in ("light", "dark"):
+            result = self.drive(HOUR, scheme=scheme)
+            self.assertEqual((result["all"], result["one"]), (0, 0))
+            self.assertEqual(result["rows"][0], "3f9a2c41 healthy1,2001 d 2 h1.0.0")
+            self.assertIn("Draining", result["rows"][2])
+            self.assertLessEqual(result["wide"], 380)
 
     def test_topics_and_publishing(self) -> None:
         """Topics, who is present, and the history as text; what is published is in it."""
@@ -402,3 +464,39 @@ class ConsoleTests(SynchronousTestCase):
         with self.client():
             result = self.drive(KEYBOARD)
         self.assertEqual(result["bare"], [])
+
+
+class NodesConsoleTests(NodesTestCase):
+    """Two nodes on one Redis."""
+
+    skip = no_browser()
+
+    def test_trace_across_nodes(self) -> None:
+        """The console of one node shows both, and traces what happens on the other."""
+        self.start()
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+
+        def act() -> None:
+            wait_until((folder / "traced").exists, seconds=60)
+            self.rest(0, "POST", "/publish", {"topic": "room.1", "payload": "lost"})
+            reader.ask("Subscribe", topics=["room.1"])
+            self.rest(0, "POST", "/publish", {"topic": "room.1", "payload": "found"})
+
+        reader = self.client(1, self.bob)
+        acting = Thread(target=act)
+        acting.start()
+        self.addCleanup(acting.join)
+        result, logs = drive(
+            folder,
+            TOOLS + NODES,
+            url=f"http://127.0.0.1:{self.servers[0].port}/console",
+            password=self.servers[0].admin_password,
+            pictures=str(folder),
+        )
+        self.assertEqual(logs, [])
+        said = " / ".join(result["events"])
+        self.assertIn("bob has 1 connection on this node", said)
+        self.assertIn("published on room.1 #1 was accepted", said)
+        self.assertIn("It went to 1 of 1 connection of bob on this node", said)
+        self.assertEqual(len(result["nodes"]), 2)

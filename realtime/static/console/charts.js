@@ -5,6 +5,8 @@ import { el, say } from "./dom.js";
 import { clock } from "./words.js";
 
 const HEIGHT = 150;
+// Steps of an axis that has whole numbers only.
+const WHOLE = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 const sync = uPlot.sync("hour");
 const charts = [];
 
@@ -14,7 +16,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const chart of charts) chart.redraw(false);
 });
 
-// `series` are {label, colour, format}. Answers an element, and `set`, which takes the times and
+// `series` are {label, colour, format, whole}. Answers an element, and `set`, which takes the times and
 // a list of values for each series.
 export function makeChart(title, series) {
   const readouts = series.map(() => el("b", { className: "value" }, "–"));
@@ -50,7 +52,7 @@ export function makeChart(title, series) {
       scales: { x: { time: true }, y: { range: (_, low, high) => [0, ceiling(high)] } },
       axes: [
         { ...axis, space: 70, size: 26, values: (_, times) => times.map((time) => clock(time * 1000).slice(0, 5)) },
-        { ...axis, size: 46, space: 34, values: (_, values) => values.map((value) => series[0].format(value)) },
+        { ...axis, incrs: series[0].whole ? WHOLE : undefined, size: 46, space: 34, values: (_, values) => values.map((value) => series[0].format(value)) },
       ],
       series: [
         {},
@@ -73,7 +75,7 @@ export function makeChart(title, series) {
   host.addEventListener("keydown", (event) => {
     if (move(chart, event)) say(spoken, [when, ...readouts].map((each) => each.textContent).join(" "));
   });
-  host.addEventListener("blur", () => chart.setCursor({ left: -10, top: -10 }));
+  host.addEventListener("blur", () => point(-10));
 
   const set = (times, values) => {
     chart.setData([times, ...values], false);
@@ -106,12 +108,17 @@ function move(chart, event) {
   const step = event.shiftKey ? 12 : 1;
   const from = chart.cursor.idx ?? last(chart.data[1]);
   const to = { ArrowLeft: from - step, ArrowRight: from + step, Home: 0, End: last(chart.data[1]) }[event.key];
-  if (event.key === "Escape") chart.setCursor({ left: -10, top: -10 });
+  if (event.key === "Escape") point(-10);
   if (to === undefined || !times.length) return false;
   event.preventDefault();
   const index = Math.min(Math.max(to, 0), times.length - 1);
-  chart.setCursor({ left: chart.valToPos(times[index], "x"), top: 10 });
+  point(chart.valToPos(times[index], "x"));
   return true;
+}
+
+// All charts are of the same width and hour, and are read together.
+function point(left) {
+  for (const chart of charts) chart.setCursor({ left, top: left });
 }
 
 function describe(title, series, values) {

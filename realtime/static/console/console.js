@@ -11,12 +11,7 @@ import users from "./users.js";
 const views = { overview, topics, users, publish, trace };
 let current = null;
 
-function notice(text, bad = false) {
-  const place = $("notice");
-  say(place, text);
-  place.classList.toggle("bad", bad);
-  show(place, Boolean(text));
-}
+const notice = (text) => say($("notice"), text);
 
 // `#topics/chat.general` shows the part `topics` with that argument.
 function route() {
@@ -59,7 +54,7 @@ function enter(form, act) {
       route();
       $("main").focus();
     } catch (error) {
-      notice(error.message, true);
+      notice(error.message);
     }
     button.disabled = false;
   });

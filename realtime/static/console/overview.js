@@ -12,7 +12,7 @@ let latest = 0;
 let period = 5;
 let now = 0;
 
-const connections = makeChart("Connections", [{ label: "Connections", colour: "accent", format: count }]);
+const connections = makeChart("Connections", [{ label: "Connections", colour: "accent", format: count, whole: true }]);
 const messages = makeChart("Messages a second", [
   { label: "out", colour: "accent", format: rate },
   { label: "in", colour: "blue", format: rate },

@@ -134,19 +134,25 @@ function publication(event, verb, tone) {
 const DESCRIPTIONS = {
   now: (event) => {
     const parts = [];
+    const notes = [];
     let tone = "";
     if (event.of_user !== undefined) {
-      const open = event.connections.map((each) => `${each.connection}: ${each.topics.length ? names(each) : "none"}`);
-      parts.push(strong(trace.user), event.of_user ? ` has ${many(event.of_user, "connection")}${here()}. ` : ` has no connection${here()}. `);
-      if (open.length) parts.push(`${trace.topic ? "Subscribed to this" : "Topics"}, by connection: ${open.join("; ")}. `);
-      if (!event.of_user) tone = "wait";
+      const open = event.connections.filter((each) => each.topics.length);
+      parts.push(strong(trace.user), event.of_user ? ` has ${many(event.of_user, "connection")}${here()}` : ` has no connection${here()}`);
+      if (event.topic !== undefined && event.of_user) parts.push(`, ${open.length || "none"} with a subscription to this`);
+      parts.push(". ");
+      notes.push(...open.map((each) => `${each.connection} has subscribed to ${names(each)}.`));
+      if (!event.of_user || (event.topic !== undefined && !open.length)) tone = "wait";
     }
     if (event.topic !== undefined) {
       parts.push(strong(event.topic), ` has ${many(event.subscribers, "subscriber")} by that name${here()}.`);
       if (event.usable === false) { parts.push(" No rule allows this topic to anybody."); tone = "bad"; }
     }
-    const why = event.allowed === false ? `The rules do not let ${trace.user} subscribe: ${event.why}.` : "";
-    return { tone: why ? "bad" : tone, parts: ["At the beginning: ", ...parts], note: why };
+    if (event.allowed === false) {
+      notes.push(`The rules do not let ${trace.user} subscribe: ${event.why}.`);
+      tone = "bad";
+    }
+    return { tone, parts: ["As the trace begins, ", ...parts], note: notes.join(" ") };
   },
   connected: (event) => ({ tone: "good", parts: [who(event), " connected"], note: event.connection }),
   disconnected: (event) => ({ tone: "wait", parts: [who(event), " was disconnected, ", strong(closed(event.code))], note: event.connection }),

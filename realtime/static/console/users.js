@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { $, el, fill, repeat, say, show, sureButton } from "./dom.js";
-import { count, many, moment } from "./words.js";
+import { count, day, many } from "./words.js";
 
 const PAGE = 100;
 let user = "";
@@ -78,7 +78,7 @@ async function account(name) {
   try {
     const found = await call("GET", `/console/users/${encodeURIComponent(name)}`);
     const roles = found.roles.length ? found.roles.join(", ") : "no role";
-    line = `${found.username} is ${found.id}, with ${roles}, since ${moment(found.created_at * 1000)}${found.disabled ? "; disabled, so may not log in" : ""}.`;
+    line = `${found.username} is ${found.id}, with ${roles}, since ${day(found.created_at * 1000)}${found.disabled ? "; disabled, so may not log in" : ""}.`;
   } catch (error) {
     line = error.status === 404 ? "No account here has this name; another issuer may know it." : error.message;
   }

@@ -50,12 +50,12 @@ export function clock(ms) {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-export function moment(ms) {
+export function day(ms) {
   const date = new Date(ms);
-  const today = new Date().toDateString() === date.toDateString();
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return today ? clock(ms) : `${day} ${clock(ms)}`;
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
 }
+
+export const moment = (ms) => (day(ms) === day(Date.now()) ? clock(ms) : `${day(ms)} ${clock(ms)}`);
 
 export const closed = (code) => `${code}: ${CLOSED[code] ?? "a code of the client's own"}`;
 
