@@ -90,7 +90,7 @@ function draw() {
 
 function makeNode(node) {
   const state = el("td");
-  return el("tr", {}, el("th", { scope: "row", className: "id" }, node.node_id), state, el("td", { className: "number" }), el("td", { className: "number" }), el("td"));
+  return el("tr", {}, el("th", { scope: "row", className: "id" }, node.node_id), state, el("td", { className: "number" }), el("td", { className: "number" }), el("td", { className: "number version" }));
 }
 
 function updateNode(row, node) {

@@ -115,17 +115,17 @@ function verdict(event) {
 }
 
 function reach(event) {
-  if (event.delivered === undefined) return " was accepted";
+  if (event.delivered === undefined) return " was accepted; what nodes with subscribers did with it follows";
   if (!event.delivered) return " reached nobody: no connection has subscribed";
   return ` went to ${many(event.delivered, "subscriber")}`;
 }
 
 function publication(event, verb, tone) {
   const offset = event.offset === undefined ? "" : ` #${event.offset}`;
-  const missed = event.user_connections !== undefined && !event.user_had;
-  const tones = { tone: tone || (event.delivered === 0 || (missed && trace.topic && trace.user) ? "wait" : "good") };
+  const missed = event.delivered === 0 || (trace.topic && event.user_connections !== undefined && !event.user_had);
+  const came = event.delivered === undefined ? "" : missed ? "wait" : "good";
   return {
-    ...tones,
+    tone: tone ?? came,
     parts: ["What ", strong(event.from), " published on ", strong(event.topic + offset), verb],
     note: [verdict(event), content(event)].filter(Boolean).join(" "),
   };
