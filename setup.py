@@ -45,7 +45,9 @@ setup(
             "schemathesis>=4.5,<5",
             "setuptools>=71",
         ],
+        "client": ["websockets>=14,<18"],
         "docs": ["sphinx>=8.2,<10"],
+        "fuzz": ["atheris>=2.3"],
         "dev": ["ruff>=0.14,<1", "mypy>=1.15,<3", "mypy-zope>=1.0.9"],
     },
     classifiers=[

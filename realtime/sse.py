@@ -207,6 +207,10 @@ class Streams:
         """Take commands for a stream of the same user; the replies come on the stream."""
         identity = self._admission.identify(bearer_token(request))
         body = read_json(request)
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidRequest("The body is not UTF-8") from None
         commands = [body]
         if body.lstrip(b" \t\r\n").startswith(b"["):
             commands = [bytes(each) for each in decode_as(body, _decode_commands)]

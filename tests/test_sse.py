@@ -386,6 +386,9 @@ class CommandTests(SseTestCase):
             self.assertEqual(self.post(id, ping).status, 404)
         self.assertEqual(self.post(stream, ping, user="nobody").status, 401)
         self.assertEqual(self.post(stream, b"[{]").status, 400)
+        latin = b'{"type":"Broadcast","data":{"topic":"a","payload":"\xe9"}}'
+        for body in (latin, b"[" + latin + b"]"):
+            self.assertEqual(self.post(stream, body).status, 400)
         self.assertEqual(self.post(stream, [ping] * (MAX_COMMANDS + 1)).status, 413)
         plain = self.ask("POST", f"/sse/{stream.id}", {"Authorization": "Bearer alice"}, b"{}")
         self.assertEqual(plain.status, 415)

@@ -1,0 +1,1 @@
+"""Fuzzing by coverage, with atheris: see `__main__.py`."""
