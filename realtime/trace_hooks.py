@@ -92,23 +92,35 @@ class TraceHooks:
         self._admission = admission
         self._authenticate = authenticate
         self._traces = traces
+        # Methods set on the objects themselves would leave all access to them slower for good.
+        self._kinds = (type(node), type(admission))
+        self._telling = (self._wrap(type(node), _HOOKS), self._wrap(type(admission), _ADMITTING))
         # While the node publishes: what has been delivered of that, and to how many.
         self._publishing = False
         self._delivered: tuple[Publication, int] | None = None
 
     def do(self) -> None:
-        """Wrap them."""
-        for target, names in ((self._node, _HOOKS), (self._admission, _ADMITTING)):
-            for name in names:
-                setattr(target, name, partial(getattr(self, f"_{name}"), getattr(target, name)))
-        self._node.deliver_by(self._deliver)
+        """Have them be of classes that tell."""
+        self._become(self._telling, self._deliver)
 
     def undo(self) -> None:
         """Leave them as they were."""
-        for target, names in ((self._node, _HOOKS), (self._admission, _ADMITTING)):
-            for name in names:
-                delattr(target, name)
-        self._node.deliver_by(self._node.hub.deliver)
+        self._become(self._kinds, self._node.hub.deliver)
+
+    def _become(
+        self, kinds: tuple[type[Any], type[Any]], deliver: Callable[[Publication], object]
+    ) -> None:
+        self._node.__class__, self._admission.__class__ = kinds
+        self._node.deliver_by(deliver)
+
+    def _wrap(self, kind: type[Any], names: Iterable[str]) -> type[Any]:
+        """A class like another, some of whose methods are called by the hooks named after them."""
+
+        def wrapped(name: str) -> Callable[..., Any]:
+            method, hook = getattr(kind, name), getattr(self, f"_{name}")
+            return lambda wrapped, *args, **named: hook(partial(method, wrapped), *args, **named)
+
+        return type(kind.__name__, (kind,), {name: wrapped(name) for name in names})
 
     @_harmless
     def _tell(self, peer: Peer, topics: Iterable[str] | None, what: str, **more: Any) -> None:
