@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.js_client import built, install, no_build, tarball
+from tests.support.js_client import SOURCES, built, install, no_build, tarball
 from tests.support.reference import no_node, node_modules
 from tests.support.server import Server, environment
 
@@ -143,6 +144,20 @@ class JavaScriptClientTests(SynchronousTestCase):
         install(folder, *others)
         return folder
 
+    def run_in(self, folder: Path, *command: str, client: str = "") -> str:
+        """Run a program to its successful end; answer what it said."""
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment(REALTIME_CLIENT=client),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
     def test_size(self) -> None:
         """The core is less than 6 kB on the wire."""
         size = len(gzip.compress(built().read_bytes(), 9))
@@ -173,6 +188,40 @@ class JavaScriptClientTests(SynchronousTestCase):
         wanted = here["devDependencies"]
         self.assertEqual(wanted, {name: known.get(name) for name in wanted})
 
+    def test_behaviour(self) -> None:
+        """Its own tests pass: what happens at the same time, or too late, on a server in memory."""
+        client = str(built())
+        self.run_in(SOURCES, "node", "--test", "--test-timeout=30000", "test/", client=client)
+
+    def test_readme(self) -> None:
+        """The programs of its README are programs, and the first one works."""
+        text = (SOURCES / "README.md").read_text(encoding="utf-8")
+        blocks = re.findall(r"^```(jsx?)\n(.*?)^```", text, flags=re.M | re.S)
+        self.assertGreaterEqual(len(blocks), 4)
+        folder = self.make_project("react", "ws")
+        server = Server().start()
+        self.addCleanup(server.stop)
+        token = server.login("admin", server.admin_password)["access_token"]
+        for number, (kind, block) in enumerate(blocks):
+            (folder / f"{number}.{kind}").write_text(block, encoding="utf-8")
+            self.run_in(
+                folder,
+                *(f"{node_modules()}/.bin/esbuild", f"{number}.{kind}", "--bundle"),
+                *("--format=esm", "--platform=node", f"--outfile={number}.mjs"),
+            )
+        # Node.js before 22 has no WebSocket of its own.
+        program = f"""
+            import WebSocket from 'ws';
+            globalThis.WebSocket ??= WebSocket;
+            const token = {token!r};
+            {blocks[0][1].replace("ws://localhost:8081/ws", server.ws_url)}
+            client.disconnect();
+        """
+        (folder / "first.mjs").write_text(program, encoding="utf-8")
+        said = self.run_in(folder, "node", "first.mjs")
+        self.assertIn("chat.general", said)
+        self.assertIn("Hello", said)
+
     def test_used(self) -> None:
         """Installed from the tarball it works as an ES module and as CommonJS."""
         folder = self.make_project("react", "ws")
@@ -181,18 +230,8 @@ class JavaScriptClientTests(SynchronousTestCase):
         token = server.login("admin", server.admin_password)["access_token"]
         for name, source in (("use.mjs", MODULE), ("use.cjs", COMMON)):
             (folder / name).write_text(source, encoding="utf-8")
-            done = subprocess.run(
-                ["node", name, server.ws_url, token],
-                cwd=folder,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.assertEqual(
-                json.loads(done.stdout),
+                json.loads(self.run_in(folder, "node", name, server.ws_url, token)),
                 ["admin", {"text": "Grüße"}, "NOT_FOUND", "function", "function", False],
             )
 
@@ -204,16 +243,8 @@ class JavaScriptClientTests(SynchronousTestCase):
             (folder / f"{name}.cts").write_text(source, encoding="utf-8")
         (folder / "tsconfig.json").write_text(json.dumps(TSCONFIG), encoding="utf-8")
         for module, resolution in (("nodenext", "nodenext"), ("esnext", "bundler")):
-            done = subprocess.run(
-                [
-                    *(f"{node_modules()}/.bin/tsc", "--project", "tsconfig.json"),
-                    *("--module", module, "--moduleResolution", resolution),
-                ],
-                cwd=folder,
-                env=environment(),
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
+            self.run_in(
+                folder,
+                *(f"{node_modules()}/.bin/tsc", "--project", "tsconfig.json"),
+                *("--module", module, "--moduleResolution", resolution),
             )
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

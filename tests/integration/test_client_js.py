@@ -7,6 +7,7 @@ from typing import Any
 from tests.clients import cases
 from tests.support.driver import Driver
 from tests.support.js_client import built, no_build
+from tests.support.proxy import Proxy
 from tests.support.reference import no_node, node_modules
 from tests.support.server import ROOT
 
@@ -24,6 +25,29 @@ class JavaScriptClientTests(cases.ClientCases):
         """Where the built client is, and `ws`."""
         return {"REALTIME_CLIENT": str(built()), "NODE_PATH": node_modules()}
 
+    def test_websockets_blocked(self) -> None:
+        """Where the network lets no WebSockets through the client is connected all the same."""
+        server = self.serve()
+        proxy = Proxy(self, server.port)
+        proxy.no_websockets = True
+        driver = self.client(proxy.ws_url, self.token(server))
+        driver.ask("connect")
+        driver.ask("subscribe", topics=["kept.a"])
+        driver.ask("broadcast", topic="kept.a", payload=1)
+        proxy.cut()
+        driver.until("connected", 2)
+        driver.ask("broadcast", topic="kept.a", payload=2)
+        self.assertEqual(driver.until_payloads(2), [1, 2])
+        proxy.no_websockets = False
+        for count in range(3, 8):
+            proxy.cut()
+            driver.until("connected", count)
+        # By now it is on a WebSocket again: a command takes no connection of its own.
+        taken = proxy.taken
+        driver.ask("broadcast", topic="kept.a", payload=3)
+        self.assertEqual(driver.until_payloads(3), [1, 2, 3])
+        self.assertEqual(proxy.taken, taken)
+
 
 class StreamTests(JavaScriptClientTests):
     """The same by server-sent events."""
@@ -33,3 +57,5 @@ class StreamTests(JavaScriptClientTests):
     ) -> Driver:
         """Start a client that uses no WebSockets."""
         return super().client(url, token, tokens, **options, transport="sse")
+
+    test_websockets_blocked = None  # type: ignore[assignment]

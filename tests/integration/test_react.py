@@ -256,7 +256,7 @@ class ReactTests(SynchronousTestCase):
         return Server("--config", str(self.config), state=self.state, port=port).start()
 
     def drive(self, source: str, script: str) -> tuple[Any, list[str]]:
-        """Bundle a page with the development build of React, which is strict; run a script on it."""
+        """Bundle a page with the development build of React, then run a script on it."""
         modules = self.folder / "node_modules"
         modules.mkdir()
         (modules / "realtime-client").symlink_to(tarball().parent)

@@ -114,7 +114,7 @@ export function eventParser(tell: (event?: string, data?: string) => void): (tex
     const lines = (rest + text).split(/\r\n|\n|\r(?!$)/);
     rest = lines.pop()!;
     for (const line of lines) {
-      const [, field, value] = /^([^:]*):? ?(.*)/.exec(line)!;
+      const [, field, value] = /^([^:]*):? ?(.*)/s.exec(line)!;
       if (line) fields[field!] = value!;
       else {
         tell(fields['event'], fields['data']);

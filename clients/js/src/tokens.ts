@@ -41,7 +41,6 @@ export function createTokens(
       throw new RealtimeError('TOKEN_UNAVAILABLE', String(cause), {}, { cause });
     } finally {
       clearTimeout(timer);
-      asking = undefined;
     }
     if (!token || token === refused) throw refusal();
     use(token);
@@ -49,7 +48,10 @@ export function createTokens(
   };
 
   /** Get another one; several who ask at a time get the same. */
-  const renew = (): Promise<string> => (asking ??= ask());
+  const renew = (): Promise<string> =>
+    (asking ??= ask().finally(() => {
+      asking = undefined;
+    }));
 
   return {
     use,
