@@ -115,7 +115,7 @@ function verdict(event) {
 }
 
 function reach(event) {
-  if (event.delivered === undefined) return " was accepted; what nodes with subscribers did with it follows";
+  if (event.delivered === undefined) return ` was accepted${trace.nodes.size > 1 ? "; each node with subscribers tells its part" : ""}`;
   if (!event.delivered) return " reached nobody: no connection has subscribed";
   return ` went to ${many(event.delivered, "subscriber")}`;
 }
