@@ -66,7 +66,7 @@ export function createTokens(
     },
     /** The server has taken one with so many seconds to live; answer in how many to renew it. */
     taken: (seconds: number): number => {
-      const apart = Math.max(1, Math.min(APART, seconds / 2)) - (Date.now() - asked) / 1000;
+      const apart = Math.max(0.1, Math.min(APART, seconds / 2)) - (Date.now() - asked) / 1000;
       const wait = Math.max(seconds - AHEAD, apart, 0);
       due = Date.now() + wait * 1000;
       return wait;
