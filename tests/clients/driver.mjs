@@ -33,7 +33,7 @@ const EVENTS = [
   ...['connected', 'disconnected', 'reconnecting', 'gap', 'error'],
 ];
 const ms = (seconds) => (seconds === undefined ? undefined : seconds * 1000);
-const errorOf = ({ code, message, details }) => ({ code: code ?? 'ERROR', message, details: details ?? {} });
+const errorOf = ({ code = 'DRIVER', message, details = {} }) => ({ code, message, details });
 
 let client;
 

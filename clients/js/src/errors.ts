@@ -36,7 +36,8 @@ export const errorOf = (data: any): RealtimeError =>
   new RealtimeError(data?.code ?? 'UNAVAILABLE', data?.message ?? '', data?.details);
 
 /** Nobody waits for an answer any more. */
-export const closedError = (): RealtimeError => new RealtimeError('CLOSED', 'There is no connection');
+export const closedError = (): RealtimeError =>
+  new RealtimeError('CLOSED', 'There is no connection');
 
 /** Refusals after which the same may succeed, without anybody's doing. */
 export const isPassing = ({ code }: RealtimeError): boolean =>

@@ -53,7 +53,8 @@ export function createOutbox(limit: number, timeout: number) {
     /** Send a command now, or when there is a connection. */
     add: (command: Command): void => {
       if (!command.once && all.size >= limit) {
-        return command.failed(new RealtimeError('QUEUE_FULL', `At most ${limit} commands may wait`));
+        const message = `At most ${limit} commands may wait`;
+        return command.failed(new RealtimeError('QUEUE_FULL', message));
       }
       let id = command.message.id ?? ++lastId;
       while (all.has(id)) id = ++lastId;

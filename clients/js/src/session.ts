@@ -115,7 +115,9 @@ export function createSession(url: string, options: Options, host: Host) {
       const ended = await connect(signal).catch((reason): Ended => {
         // There is no token, or no transport can be opened with it.
         const error =
-          reason instanceof RealtimeError ? reason : new RealtimeError('INVALID_TOKEN', String(reason));
+          reason instanceof RealtimeError
+            ? reason
+            : new RealtimeError('INVALID_TOKEN', String(reason));
         return { ...LOST, reason: error.message, lived: 0, error, final: !isPassing(error) };
       });
       if (signal.aborted) return;

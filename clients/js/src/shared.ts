@@ -5,8 +5,9 @@ const all = new Map<string, SharedClient>();
 /**
  * A client that all components with the same URL and token use together.
  *
- * React mounts what it has just unmounted: in StrictMode to try it, else where a page is rearranged.
- * What nobody uses any more is therefore let go a moment later, unless it is used again by then.
+ * React mounts what it has just unmounted: in StrictMode to try it, else where a page is
+ * rearranged. What nobody uses any more is therefore let go a moment later, unless it is used again
+ * by then.
  */
 export class SharedClient {
   readonly client: RealtimeClient;

@@ -64,12 +64,14 @@ export function openStream(url: string, token: string, stay: boolean, listener: 
     while (waiting[0]) {
       const batch: string[] = [];
       let size = 0;
-      while (waiting[0] && batch.length < MAX_COMMANDS && (size += waiting[0].length) < MAX_SIZE) {
+      const fits = (text: string): boolean => (size += text.length) < MAX_SIZE;
+      while (waiting[0] && batch.length < MAX_COMMANDS && fits(waiting[0])) {
         batch.push(waiting.shift()!);
       }
       const body = batch[0] ? `[${batch}]` : waiting.shift()!;
+      const target = url.replace(/(?=$|\?)/, `/${link.id}`);
       for (;;) {
-        const response = await ask(url.replace(/(?=$|\?)/, `/${link.id}`), 'application/json', body);
+        const response = await ask(target, 'application/json', body);
         if (response.ok) break;
         const refused = await refusal(response);
         // It takes no more for the moment, or there is no such stream any more.

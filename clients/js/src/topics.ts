@@ -2,7 +2,8 @@
 export const isPattern = (name: string): boolean => /[*>]/.test(name);
 
 /**
- * Whether a topic, or a pattern (`*` for one part, a last `>` for one part or more), covers a topic.
+ * Whether a topic, or a pattern (`*` for one part, a last `>` for one part or more), covers a
+ * topic.
  */
 export function topicMatches(pattern: string, topic: string): boolean {
   const wanted = pattern.split('.');

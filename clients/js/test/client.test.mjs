@@ -6,7 +6,8 @@ import { connected, FakeSocket, make, next, refusal, settle, topicMatches } from
 let clients = [];
 const keep = (made) => (clients.push(made.client), made);
 // Without a server a WebSocket that fails has no reason: the network is gone.
-beforeEach(() => mock.method(globalThis, 'fetch', () => Promise.reject(new TypeError('no network'))));
+const gone = () => Promise.reject(new TypeError('no network'));
+beforeEach(() => mock.method(globalThis, 'fetch', gone));
 afterEach(() => {
   for (const client of clients) client.disconnect();
   clients = [];
@@ -128,7 +129,7 @@ test('delays have full jitter, and begin anew only after a stable connection', a
 
 // -- commands -----------------------------------------------------------------------------------
 
-test('commands keep their order over connections, with their keys, and are answered once', async () => {
+test('commands keep their order and keys over connections, and are answered once', async () => {
   const { client } = keep(make());
   const first = client.broadcast('a', 1);
   void client.connect();

@@ -80,7 +80,7 @@ afterEach(() => {
   mock.restoreAll();
 });
 
-test('where WebSockets are blocked a stream stands in, and the fifth reconnect tries again', async () => {
+test('a stream stands in for blocked WebSockets; the fifth reconnect tries again', async () => {
   const { client } = keep(make());
   const connecting = client.connect();
   (await next(1)).end();
@@ -160,7 +160,7 @@ test('a server that is full is left alone as long as it wants', async () => {
 
 test('another answer than the protocol has is waited out', async () => {
   server.answer = () =>
-    new Response('<html>', { status: 502, headers: { 'Retry-After': 'Wed, 21 Oct 2026 07:28:00' } });
+    new Response('<html>', { status: 502, headers: { 'Retry-After': 'Wed, 21 Oct 2026 07:28' } });
   const { client, of } = keep(make());
   void client.connect();
   (await next(1)).end();
