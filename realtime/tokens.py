@@ -102,7 +102,7 @@ class Keys:
             raise InvalidToken()
         try:
             payload: bytes = self._jws.decode(token, algorithms=self._accepted)
-        except (PyJWTError, ValueError, TypeError):
+        except (PyJWTError, RecursionError, ValueError, TypeError):
             raise InvalidToken() from None
         return payload
 

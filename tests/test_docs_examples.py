@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.__main__ import parse as parse_bench
 from realtime.asyncapi import asyncapi
 from tests.support.browser import drive, no_browser
+from tests.support.js_client import install, no_build
 from tests.support.pages import Step, blocks, pages, steps
 from tests.support.player import Player, check_syntax
 from tests.support.reference import no_node
@@ -115,11 +116,18 @@ class PlayedPageTests(SynchronousTestCase):
         Player(self, f"docs/{page}", **more).play()
 
     def test_clients(self) -> None:
-        """docs/clients.rst."""
+        """docs/clients.rst, the JavaScript with the package installed."""
+        if problem := no_build() or no_node("ws"):
+            self.skipTest(problem)
+
+        def javascript(step: Step) -> None:
+            install(player.folder, "ws")
+            player.run(step)
+
         player = Player(
             self,
             "docs/clients.rst",
-            {"javascript": lambda step: None},
+            {"javascript": javascript},
             config='[[topic]]\npattern = "chat.*"\nhistory_size = 10\n',
         )
         player.play()
