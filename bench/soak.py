@@ -202,9 +202,9 @@ class Soak:
         pid = self._server.pid
         self._report.unlink(missing_ok=True)
         os.kill(pid, signal.SIGUSR2)
-        while not self._report.exists():  # noqa: ASYNC110, ASYNC240
+        while not self._report.exists():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        traced = json.loads(self._report.read_text())
+        traced = json.loads(self._report.read_text())  # noqa: ASYNC240
         fields = Path(f"/proc/{pid}/statm").read_text().split()
         metrics = await asyncio.to_thread(self._metrics)
         return {

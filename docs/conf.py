@@ -26,8 +26,6 @@ copyright = "the authors of realtime-server"
 version = release
 
 exclude_patterns = ["_build"]
-# Pages of others: they are in the table of contents where they are there.
-suppress_warnings = ["toc.not_readable"]
 highlight_language = "none"
 smartquotes = False
 
