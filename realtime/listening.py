@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from errno import EADDRINUSE
+from pathlib import Path
 
 from realtime.errors import ConfigurationError
 
@@ -36,6 +39,44 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         raise ConfigurationError(f"--host {host}: is no host's name") from None
     listening.setblocking(False)
     return listening
+
+
+def listen_unix(path: str) -> socket.socket:
+    """Take a unix socket, for its user and group. Raises `ConfigurationError`.
+
+    What a server that has ended left there is replaced.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket():
+            if listening.connect_ex(path) == 0:
+                raise OSError(EADDRINUSE, os.strerror(EADDRINUSE))
+            os.unlink(path)
+        # Closed to others from the first moment.
+        mask = os.umask(0o117)
+        try:
+            listening.close()
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listening.bind(path)
+        finally:
+            os.umask(mask)
+        listening.listen(BACKLOG)
+    except (OSError, ValueError) as error:
+        listening.close()
+        problem = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"--unix {path}: {problem}") from None
+    listening.setblocking(False)
+    return listening
+
+
+def protect(path: str) -> None:
+    """Close a unix socket to others again, which Twisted opens to all."""
+    os.chmod(path, 0o660)
+
+
+def remove(path: str) -> None:
+    """Remove a unix socket that `listen_unix` has made."""
+    Path(path).unlink(missing_ok=True)
 
 
 def inherited() -> socket.socket | None:

@@ -183,6 +183,10 @@ class Node:
 
     # -- topics and messages ---------------------------------------------------------------
 
+    def forget_names(self) -> None:
+        """The rules have changed: look names up anew."""
+        self.lookup.cache_clear()
+
     def _lookup(self, name: str) -> Namespace | str | None:
         """What holds for a topic, or what is wrong with its name; None where nobody may use it.
 

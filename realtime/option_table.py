@@ -32,6 +32,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Directory of the signing key and the database; made if need be.",
         parse.text,
     ),
+    Option(
+        "unix",
+        "PATH",
+        None,
+        "Unix socket to listen on, instead of the address and port.",
+        parse.text,
+    ),
+    Option(
+        "tls-cert",
+        "FILE",
+        None,
+        "Certificate in PEM, its chain after it; read again on SIGHUP.",
+        parse.text,
+    ),
+    Option("tls-key", "FILE", None, "Its private key in PEM.", parse.text),
     *LIMIT_OPTIONS,
     Option(
         "compression",

@@ -67,16 +67,23 @@ class Options(usage.Options):
         self.given = tuple(options or ())
         try:
             super().parseOptions(options)
-            flags: dict[str, Any] = {
-                name: value
-                for name, value in self.items()
-                if name in NAMES and value is not None and value != 0
-            }
-            self.settings = read_settings(flags | self._repeated, self._environ, self.get("config"))
+            self.settings = self.read()
         except usage.UsageError as error:
             _exit(str(error))
         except ConfigurationError as error:
             _exit(str(error))
+
+    def read(self) -> Settings:
+        """The settings, as the environment and the file have them now.
+
+        Raises `ConfigurationError`.
+        """
+        flags: dict[str, Any] = {
+            name: value
+            for name, value in self.items()
+            if name in NAMES and value is not None and value != 0
+        }
+        return read_settings(flags | self._repeated, self._environ, self.get("config"))
 
 
 def _collector(option: Option) -> Callable[[Options, str], None]:

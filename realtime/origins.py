@@ -22,6 +22,10 @@ class Origins:
         self.everything = "*" in origins
         self._allowed = {_checked(origin) for origin in origins - {"*"}}
 
+    def become(self, other: Origins) -> None:
+        """Allow from now on what `other` does."""
+        self.__dict__.update(other.__dict__)
+
     def allows(self, origin: str | None, host: str | None = None) -> bool:
         """Whether a page of `origin` may use the server.
 

@@ -54,6 +54,10 @@ class Rules:
         for number in reversed(range(len(self._patterns))):
             self._index.add(self._patterns[number], number)
 
+    def become(self, other: Rules) -> None:
+        """Hold from now on what `other` does."""
+        self.__dict__.update(other.__dict__)
+
     def namespace(self, topic: str) -> Namespace | None:
         """The first namespace whose pattern matches a topic; None where nobody may use it."""
         numbers = self._index.match(topic) if topic[0] != "$" else None

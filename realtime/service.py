@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import shlex
-import signal
 import socket
 import sys
 import time
@@ -20,6 +18,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from realtime import __version__
@@ -32,7 +31,7 @@ from realtime.fastpath import call_soon_of, connection_class
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
-from realtime.listening import inherited, listen
+from realtime.listening import inherited, listen, listen_unix, protect, remove
 from realtime.memory import Reclaimer
 from realtime.metrics import Counters, Metrics
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
@@ -43,6 +42,8 @@ from realtime.origins import Origins
 from realtime.outgoing import make_outgoing
 from realtime.parts import Around, MemoryParts, Parts, RedisParts
 from realtime.peer import ClientPolicy
+from realtime.process import allow_files, take_signals
+from realtime.reload import Reloading
 from realtime.rest import RestApi, ServerInfo
 from realtime.rest_console import Console
 from realtime.rules import Rules
@@ -52,6 +53,7 @@ from realtime.settings import Settings
 from realtime.site import MAX_SILENT, Site
 from realtime.sse import Streams
 from realtime.stores import make_stores, make_tokens, run_alone, state_directory
+from realtime.tls import Certificates
 from realtime.tracing import Tracing
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
@@ -81,14 +83,14 @@ def makeService(options: Options) -> RealtimeService | Workers:
             make_tokens(settings, state, reactor)
             service = Workers(settings, options.given, reactor)
         else:
-            service = RealtimeService(settings, reactor)
+            service = RealtimeService(settings, reactor, options.read)
         # Before twistd leaves the terminal and takes standard error, so that a mistake is seen.
         service.bind()
         password = token_urlsafe(12)
         if run_alone(lambda alone: _add_first_user(state, alone, password)):
             _welcome(settings, service.port, password)
         # When the reactor has taken them itself.
-        reactor.callWhenRunning(take_signals, reactor, service.hurry)
+        reactor.callWhenRunning(take_signals, reactor, service.hurry, service.reload)
     except (ConfigurationError, RealtimeError) as error:
         raise SystemExit(f"realtime: {error}") from None
     return service
@@ -116,23 +118,36 @@ def _welcome(settings: Settings, port: int, password: str) -> None:
         f"  Log in as: admin\n"
         f"  Password:  {password}   (shown this once)\n"
         f"  Change it: python -m realtime --state {shlex.quote(state)} user passwd admin\n"
-        f"  Open:      {_page(settings.host, port)}",
+        f"  Open:      {_page(settings, port)}",
         file=sys.stdout,
         flush=True,
     )
 
 
-def _page(host: str, port: int) -> str:
-    """Where this machine finds the page of a server that listens on `host`."""
+def _page(settings: Settings, port: int) -> str:
+    """Where this machine finds the page of the server."""
+    if settings.unix is not None:
+        return f"unix:{settings.unix}"
+    host = settings.host
     if host in ("0.0.0.0", "::"):  # noqa: S104
         host = "localhost"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+
+
+def _where(settings: Settings, port: int) -> str:
+    """Where the server listens, in words."""
+    if settings.unix is not None:
+        return f"the unix socket {settings.unix}"
+    return f"{settings.host} port {port}: the page is at {_page(settings, port)}"
 
 
 class RealtimeService(Service):
     """One server process. `bind` takes its port; it serves once started and all is ready."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, read: Callable[[], Settings] | None = None
+    ) -> None:
         self._settings = settings
         self._reactor = reactor
         state = state_directory(settings.state)
@@ -217,7 +232,15 @@ class RealtimeService(Service):
             console=Console(self._samples, tracing),
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
-        self._site = Site(self.node, websocket, self._http)
+        self._site: Any = Site(self.node, websocket, self._http)
+        certificates = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            certificates = Certificates(settings.tls_cert, settings.tls_key)
+            self._site = TLSMemoryBIOFactory(certificates, False, self._site)
+        # Reads the rules, the origins and the certificate again.
+        self.reload = Reloading(
+            settings, read or (lambda: settings), self.node, origins, certificates
+        )
         self._reclaimer = Reclaimer()
         self._ticks = LoopingCall(self._tick)
         self._ticks.clock = reactor
@@ -226,6 +249,8 @@ class RealtimeService(Service):
         self._starting: Deferred[None] | None = None
         self._drain: Drain | None = None
         self._hurried = False
+        # The unix socket, where this process has made one.
+        self._made: str | None = None
         self.port = settings.port
 
     def _tick(self) -> None:
@@ -258,15 +283,20 @@ class RealtimeService(Service):
 
     def bind(self) -> None:
         """Take the port; clients may connect, and wait. Raises `ConfigurationError`."""
-        self._socket = inherited() or listen(self._settings.host, self._settings.port)
-        self.port = self._socket.getsockname()[1]
+        unix = self._settings.unix
+        self._socket = inherited()
+        if self._socket is None and unix is not None:
+            self._socket = listen_unix(unix)
+            self._made = unix
+        self._socket = self._socket or listen(self._settings.host, self._settings.port)
+        self.port = 0 if unix is not None else self._socket.getsockname()[1]
 
     def startService(self) -> None:
         """Open the stores, then serve."""
         super().startService()
         if self._socket is None:
             self.bind()
-        _allow_files(self._settings.max_connections + SPARE_FILES)
+        allow_files(self._settings.max_connections + SPARE_FILES)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._give_up)
 
@@ -284,16 +314,16 @@ class RealtimeService(Service):
         self._ticks.start(1.0)
         self._port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, self._site)
         listening.close()
+        if self._settings.unix is not None:
+            protect(self._settings.unix)
         # What start-up has made stays; the collector need not look at it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
         _log.info(
-            "Listening on {host} port {port}: the page is at {page} (node {node})",
+            "Listening on {where} (node {node})",
             node=self.node.node_id,
-            host=self._settings.host,
-            port=self.port,
-            page=_page(self._settings.host, self.port),
+            where=_where(self._settings, self.port),
         )
 
     def _give_up(self, failure: Failure) -> None:
@@ -318,6 +348,8 @@ class RealtimeService(Service):
                 await self._drain.start()
             port, self._port = self._port, None
             await port.stopListening()
+            if self._made is not None:
+                remove(self._made)
         elif self._socket is not None:
             self._socket.close()
         ended = gatherResults(
@@ -344,36 +376,3 @@ class RealtimeService(Service):
         self._hurried = True
         if self._drain is not None:
             self._drain.hurry()
-
-
-def take_signals(reactor: Any, hurry: Callable[[], object]) -> None:
-    """Stop on SIGTERM and SIGINT with exit status 0; in a hurry on SIGINT, and on a second one."""
-
-    def stop(number: int) -> None:
-        if stopping or number == signal.SIGINT:
-            hurry()
-        if not stopping:
-            stopping.append(number)
-            reactor.stop()
-
-    def handle(number: int, frame: object) -> None:
-        reactor.callFromThread(stop, number)
-
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-
-
-def _allow_files(wanted: int) -> None:
-    """Raise the limit on open files as far as needed and allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= wanted:
-        return
-    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    if limit < wanted:
-        _log.warn(
-            "Only {limit} files may be open, which is fewer than --max-connections needs: {wanted}",
-            limit=limit,
-            wanted=wanted,
-        )

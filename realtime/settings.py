@@ -39,6 +39,9 @@ class Settings:
     host: str
     port: int
     state: str
+    unix: str | None
+    tls_cert: str | None
+    tls_key: str | None
     max_connections: int
     max_frame_size: int
     max_queue_bytes: int
@@ -175,6 +178,8 @@ def _check_together(settings: Settings) -> None:
         )
     if (settings.jwt_algorithm is None) != (settings.jwt_public_key is None):
         raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise ConfigurationError("--tls-cert and --tls-key go together")
     if (settings.hook_url is None) != (not settings.hook):
         raise ConfigurationError("--hook-url and --hook go together")
     if settings.secret is not None and settings.secret_file is not None:

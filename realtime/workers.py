@@ -20,7 +20,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime.listening import WORKER_FD, listen
+from realtime.listening import WORKER_FD, listen, listen_unix, remove
 from realtime.settings import Settings
 
 _log = Logger()
@@ -79,6 +79,10 @@ class Workers(Service):
 
     def bind(self) -> None:
         """Take the port; clients may connect, and wait. Raises `ConfigurationError`."""
+        if self._settings.unix is not None:
+            # The kernel shares no unix socket out, but all may accept from one.
+            self._sockets = [listen_unix(self._settings.unix)] * self._settings.workers
+            return
         for _ in range(self._settings.workers):
             taken = listen(self._settings.host, self.port, shared=True)
             self._sockets.append(taken)
@@ -104,6 +108,10 @@ class Workers(Service):
             self._ended.callback(None)
         return self._ended.addCallback(self._close, killing)
 
+    def reload(self) -> None:
+        """Have all workers read their configuration again."""
+        self._signal_all("HUP")
+
     def hurry(self) -> None:
         """Have all workers end at once, if they are to end."""
         self._signal_all("INT")
@@ -113,8 +121,9 @@ class Workers(Service):
         index = worker.index
         del self._workers[index]
         if self._ended is not None:
-            # Nobody will accept what the kernel would give to it.
-            self._sockets[index].close()
+            if self._settings.unix is None:
+                # Nobody will accept what the kernel would give to it.
+                self._sockets[index].close()
             if not self._workers:
                 self._ended.callback(None)
             return
@@ -167,3 +176,5 @@ class Workers(Service):
             killing.cancel()
         for each in self._sockets:
             each.close()
+        if self._settings.unix is not None:
+            remove(self._settings.unix)

@@ -30,7 +30,7 @@ FLOORS: tuple[str, ...] = (
     " send_queue sse websocket",
     "site",
     "namespaces parse option limit_options option_table settings options memory outgoing parts"
-    " stores listening"
+    " stores listening process reload tls"
     " workers service worker check_config doctor load remote commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
@@ -99,8 +99,20 @@ NEIGHBOURS = {
     "worker": {"listening"},
     "workers": {"listening", "settings"},
     "service": {
-        *("listening", "memory", "options", "outgoing", "parts", "settings", "stores", "workers")
+        *(
+            "listening",
+            "memory",
+            "options",
+            "outgoing",
+            "parts",
+            "process",
+            "reload",
+            "settings",
+            "stores",
+        ),
+        *("tls", "workers"),
     },
+    "reload": {"settings", "tls"},
     "stores": {"settings"},
     "check_config": {"option_table", "settings", "stores"},
     "remote": {"doctor", "load", "settings"},

@@ -72,6 +72,7 @@ class Server:
         fast_path = os.environ.get("TEST_FAST_PATH", "true")
         self._environ = {"REALTIME_FAST_PATH": fast_path, **environ}
         self.port = 0
+        self.listens = False
         self.output = ""
         self.admin_password = ""
         self._process: subprocess.Popen[str] | None = None
@@ -91,7 +92,7 @@ class Server:
         self._reader = Thread(target=self._read, args=(process.stdout, listening), daemon=True)
         self._reader.start()
         in_time = listening.wait(DEADLINE)
-        if not self.port:
+        if not self.listens:
             self.stop(signal.SIGKILL)
             problem = "did not start" if in_time else "did not start in time"
             raise AssertionError(f"the server {problem}: {self.output}")
@@ -103,8 +104,9 @@ class Server:
             self.output += line
             if found := re.search(r"Password:\s+(\S+)", line):
                 self.admin_password = found[1]
-            if found := re.search(r"Listening on \S+ port (\d+)", line):
-                self.port = int(found[1])
+            if found := re.search(r"Listening on (?:\S+ port (\d+)|the unix socket)", line):
+                self.port = int(found[1] or 0)
+                self.listens = True
                 listening.set()
         listening.set()
 
