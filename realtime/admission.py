@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import replace
+from typing import Any, NoReturn
 
+from realtime.addresses import Proxies, network_of
 from realtime.asking import AskingClient
-from realtime.errors import Forbidden, InvalidToken
+from realtime.errors import Forbidden, InvalidToken, TooManyConnections
 from realtime.interfaces import Transport
 from realtime.model import Identity
 from realtime.node import Node
@@ -24,10 +26,20 @@ class Admission:
         policy: ClientPolicy,
         origins: Origins,
         connect_roles: Set[str] = frozenset(),
+        *,
+        proxies: Proxies | None = None,
+        per_user: int = 0,
+        per_address: int = 0,
     ) -> None:
         self.node = node
         self.origins = origins
         self._roles = connect_roles
+        self._proxies = proxies or Proxies()
+        # Connections on this node that a user, or an address, may have; 0 is any number.
+        self._per_user = per_user
+        self._per_address = per_address
+        self._networks: dict[str, int] = {}
+        self._came_from: dict[int, str] = {}
         self._authenticate = policy.authenticate
         # A renewed token has to be as good as the one that was connected with.
         self.policy = replace(policy, authenticate=self.identify)
@@ -37,15 +49,30 @@ class Admission:
             self._client = AskingClient
         self.asks = hooks is not None and "connect" in hooks.wants
 
-    def admit(self, token: str | None, origin: str | None, host: str | None) -> Identity:
-        """Who the token says connects. Raises 401, 403 and 503 errors, in that order."""
+    def network(self, transport: Any, forwarded: Iterable[str]) -> str:
+        """Where a connection comes from, by its transport and X-Forwarded-For."""
+        peer = getattr(transport.getPeer(), "host", None) or ""
+        return network_of(self._proxies.client(peer, forwarded))
+
+    def admit(
+        self, token: str | None, origin: str | None, host: str | None, network: str = ""
+    ) -> Identity:
+        """Who the token says connects. Raises 401, 403, 429 and 503 errors, in that order."""
         if not token:
             raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
         identity = self.identify(token)
         if not self.origins.allows(origin, host):
             raise Forbidden("Pages of this origin may not connect")
+        if 0 < self._per_user <= self.node.hub.count(identity.user_id):
+            self._refuse("user")
+        if 0 < self._per_address <= self._networks.get(network, 0):
+            self._refuse("address")
         self.node.admit()
         return identity
+
+    def _refuse(self, limit: str) -> NoReturn:
+        self.node.counters.limited_connections += 1
+        raise TooManyConnections(limit)
 
     def identify(self, token: str) -> Identity:
         """Whose token it is, if they have a role that may connect. Raises 401 and 403 errors."""
@@ -63,6 +90,18 @@ class Admission:
         await self.policy.hooks.connect(identity)
         self.node.admit()
 
-    def client(self, transport: Transport, identity: Identity) -> Client:
+    def client(self, transport: Transport, identity: Identity, network: str = "") -> Client:
         """The client of an admitted connection; it is still to be opened."""
-        return self._client(self.node, self.policy, transport, identity)
+        client = self._client(self.node, self.policy, transport, identity)
+        if self._per_address:
+            self._came_from[client.number] = network
+            self._networks[network] = self._networks.get(network, 0) + 1
+        return client
+
+    def leave(self, client: Client) -> None:
+        """A client's connection has ended."""
+        if self._per_address:
+            network = self._came_from.pop(client.number)
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]

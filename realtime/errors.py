@@ -168,6 +168,14 @@ class RateLimited(RealtimeError):
         )
 
 
+class TooManyConnections(RateLimited):
+    """The user or the address (`limit`) has as many connections as one may have."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(1.0, f"There are too many connections of this {limit}")
+        self.details["limit"] = limit
+
+
 class ServerFull(RealtimeError):
     """No connection more is taken now."""
 

@@ -18,6 +18,20 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
         parse.integer(1, 10_000_000),
     ),
     Option(
+        "max-connections-per-user",
+        "N",
+        0,
+        "Of these, how many one user may have; more get 429. 0 sets no limit.",
+        parse.integer(0, 10_000_000),
+    ),
+    Option(
+        "max-connections-per-address",
+        "N",
+        0,
+        "How many may come from one address (IPv6: 64 bits of it); more get 429. 0 sets no limit.",
+        parse.integer(0, 10_000_000),
+    ),
+    Option(
         "max-frame-size",
         "BYTES",
         65536,

@@ -30,6 +30,7 @@ _COUNTERS = {
     "messages_sent": "Deliveries of messages, one a recipient",
     "errors": "Refused messages and requests, and internal failures",
     "refused_connections": "WebSocket handshakes refused",
+    "limited_connections": "Connections refused because their user or address had too many",
     "closed_slow_consumers": "Connections closed because the client read too slowly",
     "dropped_http_connections": "HTTP connections closed or refused because there were too many",
     "dropped_silent_connections": "Connections closed before they said anything, as too many did",
@@ -77,6 +78,7 @@ class Counters:
         "hook_failures",
         "hook_questions",
         "hook_seconds",
+        "limited_connections",
         "messages_received",
         "messages_sent",
         "refused_connections",
@@ -95,6 +97,7 @@ class Counters:
         self.messages_received = 0
         self.errors = 0
         self.refused_connections = 0
+        self.limited_connections = 0
         self.closed_slow_consumers = 0
         self.dropped_http_connections = 0
         self.dropped_silent_connections = 0

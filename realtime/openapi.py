@@ -147,6 +147,7 @@ _STREAM = _operation(
     _parameter("token", "query", TEXT, "An access token, where no header has one."),
     _parameter("last_event_id", "query", TEXT, "As the header Last-Event-ID."),
     _parameter("Last-Event-ID", "header", TEXT, "The id of the last event that came."),
+    refusals=(429,),
 )
 _STREAM["responses"]["200"]["content"] = {"text/event-stream": {}}
 _HEALTHY = _operation("Health.", {200: _HEALTH, 503: _HEALTH}, open=True)
@@ -167,7 +168,7 @@ PATHS: dict[str, dict[str, Any]] = {
             "Opens a WebSocket: see /asyncapi.json.",
             {101: None},
             _parameter("token", "query", TEXT, "An access token, where no header has one."),
-            refusals=(426, 503),
+            refusals=(426, 429, 503),
         )
     },
     "/sse": {"get": _STREAM},

@@ -71,6 +71,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.integer(0, 8),
     ),
     Option(
+        "trusted-proxy",
+        "NETWORK",
+        (),
+        "Proxy whose X-Forwarded-For is believed: an address, a network, or unix; repeatable.",
+        parse.proxy,
+        repeatable=True,
+    ),
+    Option(
         "origin",
         "ORIGIN",
         ("*",),

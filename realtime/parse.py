@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
+from realtime.addresses import UNIX
 from realtime.errors import ConfigurationError
 from realtime.names import is_role
 from realtime.origins import Origins
@@ -111,4 +113,14 @@ def prefix(text: str) -> str:
     """A short text without white space."""
     if not re.fullmatch(r"[!-~]{1,64}", text):
         raise ValueError("is not 1 to 64 characters of ASCII without blanks")
+    return text
+
+
+def proxy(text: str) -> str:
+    """An address or network that is a proxy's, or `unix`."""
+    if text != UNIX:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("is no address or network, nor unix") from None
     return text

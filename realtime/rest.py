@@ -20,6 +20,7 @@ from twisted.web.resource import IResource, Resource
 from werkzeug import exceptions
 
 from realtime import __version__
+from realtime.addresses import Proxies
 from realtime.answers import SERVER, answer, answer_error, answer_json, cors_headers
 from realtime.asyncapi import asyncapi
 from realtime.auth import Auth
@@ -103,6 +104,7 @@ class RestApi:
         backends: Backends | None = None,
         nodes: Nodes | None = None,
         streams: Streams | None = None,
+        proxies: Proxies | None = None,
         console: Console | None = None,
     ) -> None:
         self._node = node
@@ -124,7 +126,7 @@ class RestApi:
         }
         for path, endpoint in routes.items():
             app.route(path, methods=["GET"], endpoint=path)(endpoint)
-        add_sessions(app, auth)
+        add_sessions(app, auth, proxies)
         if backends is not None:
             add_publish(app, node, backends)
             add_topics(app, self._nodes, backends)

@@ -8,6 +8,7 @@ from typing import Any
 from klein import Klein
 from twisted.web.iweb import IRequest
 
+from realtime.addresses import Proxies
 from realtime.answers import answer_json
 from realtime.auth import Auth
 from realtime.envelope import decode_json
@@ -15,22 +16,25 @@ from realtime.errors import InvalidRequest
 from realtime.rest_requests import add_route, bearer_token, read_json
 
 
-def add_sessions(app: Klein, auth: Auth) -> None:
+def add_sessions(app: Klein, auth: Auth, proxies: Proxies | None = None) -> None:
     """Add the routes of sessions to an application."""
-    sessions = _Sessions(auth)
+    sessions = _Sessions(auth, proxies or Proxies())
     add_route(app, "POST", "/sessions", sessions.create)
     add_route(app, "POST", "/sessions/refresh", sessions.refresh)
     add_route(app, "DELETE", "/sessions/<session_id>", sessions.end)
 
 
 class _Sessions:
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: Auth, proxies: Proxies) -> None:
         self._auth = auth
+        self._proxies = proxies
 
     async def create(self, request: IRequest) -> bytes:
         """Log in."""
         username, password = _read_strings(request, ("username", "password"))
-        address = getattr(request.getClientAddress(), "host", None)
+        peer = getattr(request.getClientAddress(), "host", None) or ""
+        forwarded = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
+        address = self._proxies.client(peer, forwarded)
         login = await self._auth.login(username, password, address)
         return answer_json(
             request,

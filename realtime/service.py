@@ -22,6 +22,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from realtime import __version__
+from realtime.addresses import Proxies
 from realtime.admission import Admission
 from realtime.auth import Auth
 from realtime.backends import Backends
@@ -208,7 +209,16 @@ class RealtimeService(Service):
             authenticate=self._auth.authenticate,
             hooks=self._outgoing.hooks,
         )
-        admission = Admission(self.node, policy, origins, frozenset(settings.connect_role))
+        proxies = Proxies(settings.trusted_proxy)
+        admission = Admission(
+            self.node,
+            policy,
+            origins,
+            frozenset(settings.connect_role),
+            proxies=proxies,
+            per_user=settings.max_connections_per_user,
+            per_address=settings.max_connections_per_address,
+        )
         websocket = Factory(
             admission,
             WebSocketOptions(
@@ -228,6 +238,7 @@ class RealtimeService(Service):
             ws_resource=WebSocketResource(websocket),
             backends=Backends(self._auth, self._stores.keys),
             nodes=nodes,
+            proxies=proxies,
             streams=Streams(admission, nodes, settings.max_queue_bytes),
             console=Console(self._samples, tracing),
         )

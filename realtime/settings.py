@@ -43,6 +43,8 @@ class Settings:
     tls_cert: str | None
     tls_key: str | None
     max_connections: int
+    max_connections_per_user: int
+    max_connections_per_address: int
     max_frame_size: int
     max_queue_bytes: int
     max_subscriptions: int
@@ -56,6 +58,7 @@ class Settings:
     compression: bool
     drain_seconds: int
     shutdown_timeout: int
+    trusted_proxy: tuple[str, ...]
     origin: tuple[str, ...]
     connect_role: tuple[str, ...]
     on_token_expiry: Literal["close", "keep"]

@@ -97,6 +97,7 @@ class Stream:
         return ended
 
     def _end(self, _: object) -> None:
+        self._admission.leave(self.client)
         self.client.closed(self._code or _NO_CLOSE)
         self._holds = 0
         self._let_go()
@@ -193,14 +194,18 @@ class Streams:
         last_id = request.getHeader("Last-Event-ID") or query(request, "last_event_id")
         known = decode_id(last_id) if last_id else {}
         token = bearer_token(request, query(request, "token"))
-        identity = admission.admit(token, request.getHeader("Origin"), request.getHeader("Host"))
+        forwarded = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
+        network = admission.network(request.transport, forwarded)
+        identity = admission.admit(
+            token, request.getHeader("Origin"), request.getHeader("Host"), network
+        )
         if admission.asks:
             await admission.ask(identity)
         if request.method == b"HEAD":
             request.setHeader("Content-Type", CONTENT_TYPE)
             return b""
         stream = Stream(request, admission, Positions(topics, known), self._max_queue_bytes)
-        await stream.open(admission.client(stream, identity), topics)
+        await stream.open(admission.client(stream, identity, network), topics)
         return None
 
     async def command(self, request: IRequest, connection_id: str) -> bytes:

@@ -60,6 +60,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
     factory: Factory
     client: Client | None = None
     _identity: Identity | None = None
+    _network = ""
     _refusal: RealtimeError | None = None
     _deadline = 0
     _holds = 0
@@ -117,7 +118,9 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         try:
             host = request.headers.get("host")
             admission = self.factory.admission
-            self._identity = admission.admit(token, request.origin or None, host)
+            forwarded = request.headers.get("x-forwarded-for")
+            self._network = admission.network(self.transport, [forwarded] if forwarded else [])
+            self._identity = admission.admit(token, request.origin or None, host, self._network)
         except RealtimeError as error:
             self._refusal = error
         except Exception:
@@ -179,7 +182,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         node = self.factory.node
         node.deadlines.cancel(self, self._deadline)
         self._watch_queue()
-        self.client = self.factory.admission.client(self, self._identity)
+        self.client = self.factory.admission.client(self, self._identity, self._network)
         if self.websocket_extensions_in_use:
             self.client.send = self._send_compressed
         self.client.open()
@@ -328,6 +331,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         client = self.client
         if client is not None:
             self.client = None
+            self.factory.admission.leave(client)
             client.closed(self.localCloseCode or self.remoteCloseCode or _NO_CLOSE_FRAME)
 
 

@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from realtime.addresses import Proxies
 from realtime.admission import Admission
 from realtime.errors import CloseCode, Forbidden
 from realtime.event_stream import MAX_TOPIC_BYTES, MAX_TOPICS
@@ -116,7 +117,12 @@ class SseTestCase(TestCase):
         self.make()
 
     def make(
-        self, *, roles: frozenset[str] = frozenset(), max_queue: int = 1 << 20, **options: Any
+        self,
+        *,
+        roles: frozenset[str] = frozenset(),
+        max_queue: int = 1 << 20,
+        per_address: int = 0,
+        **options: Any,
     ) -> None:
         """Make the world, the API and its site."""
         self.world = World(topics=[ROOM], hooks=self.hooks, **options)
@@ -124,7 +130,12 @@ class SseTestCase(TestCase):
             self.world.tokens[name] = identity_of(name)
         nodes = Nodes(self.world.node)
         admission = Admission(
-            self.world.node, self.world.policy, Origins(["https://good.example"]), roles
+            self.world.node,
+            self.world.policy,
+            Origins(["https://good.example"]),
+            roles,
+            proxies=Proxies(["192.0.2.0/24"]),
+            per_address=per_address,
         )
         self.streams = Streams(admission, nodes, max_queue)
         api = make_api(
@@ -327,6 +338,17 @@ class AdmissionTests(SseTestCase):
         self.assertEqual(self.refused(Authorization="Bearer alice"), (503, "SERVER_FULL"))
         stream.wire.end()
         self.stream()
+
+    def test_too_many_of_an_address(self) -> None:
+        """An address has so many streams and WebSockets, as a trusted proxy tells."""
+        self.make(per_address=1)
+        headers = {"Authorization": "Bearer alice", "X-Forwarded-For": "198.51.100.7"}
+        stream = self.open([], headers)
+        self.assertEqual(stream.status, 200)
+        self.assertEqual(self.open([], headers).status, 429)
+        self.assertEqual(self.open([], headers | {"X-Forwarded-For": "::1"}).status, 200)
+        stream.wire.end()
+        self.assertEqual(self.open([], headers).status, 200)
 
     def test_draining(self) -> None:
         """A node that stops takes none."""

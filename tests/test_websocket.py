@@ -195,6 +195,42 @@ class Handshake:
         self.refuse(request_head(), 403, "FORBIDDEN", connect_roles=["operator"])
         self.rig(connect_roles=["operator", "user"]).connect()
 
+    def test_too_many_of_a_user(self) -> None:
+        """A user has so many connections; one more gets 429, and another user does not."""
+        rig = self.rig(per_user=2)
+        first = rig.connect()
+        rig.connect()
+        answer = rig.client().ask(request_head())
+        self.assert_refused(answer, 429, "RATE_LIMITED")
+        self.assertEqual(answer.error()["details"]["limit"], "user")
+        self.assertEqual(answer.header("Retry-After"), "1")
+        self.assertEqual(rig.counters.limited_connections, 1)
+        rig.connect("bob")
+        first.abandon()
+        rig.wait(lambda: rig.counters.active_connections == 2)
+        rig.connect()
+
+    def test_too_many_of_an_address(self) -> None:
+        """An address has so many connections, as a trusted proxy tells of addresses."""
+        rig = self.rig(per_address=1, trusted=["127.0.0.0/8"])
+        first = rig.client()
+        first.open(request_head(headers={"X-Forwarded-For": "6.6.6.6, 198.51.100.7"}))
+        same = request_head(headers={"X-Forwarded-For": "198.51.100.7"})
+        answer = rig.client().ask(same)
+        self.assert_refused(answer, 429, "RATE_LIMITED")
+        self.assertEqual(answer.error()["details"]["limit"], "address")
+        rig.client().open(request_head(headers={"X-Forwarded-For": "198.51.100.8"}))
+        first.abandon()
+        rig.wait(lambda: rig.counters.active_connections == 1)
+        self.assertEqual(rig.client().ask(same).status, 101)
+
+    def test_header_of_anybody(self) -> None:
+        """Who is no trusted proxy cannot choose an address."""
+        rig = self.rig(per_address=1)
+        rig.client().open(request_head(headers={"X-Forwarded-For": "198.51.100.7"}))
+        other = request_head(headers={"X-Forwarded-For": "198.51.100.8"})
+        self.assert_refused(rig.client().ask(other), 429, "RATE_LIMITED")
+
     def test_role_at_renewal(self) -> None:
         """A renewed token needs one of the roles as well, or is refused."""
         rig = self.rig(connect_roles=["user"])

@@ -29,6 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.http_headers import Headers
 
+from realtime.addresses import Proxies
 from realtime.admission import Admission
 from realtime.errors import InvalidToken
 from realtime.fastpath import FastConnection, call_soon_of
@@ -322,6 +323,9 @@ class Rig:
         site: Callable[[Rig], Any] | None = None,
         origins: Iterable[str] = ("*",),
         connect_roles: Iterable[str] = (),
+        trusted: Iterable[str] = (),
+        per_user: int = 0,
+        per_address: int = 0,
         max_connections: int = 1000,
         max_frame_size: int = 65536,
         max_queue_bytes: int = 256 * 1024,
@@ -363,6 +367,9 @@ class Rig:
             ClientPolicy(authenticate=self._authenticate, **(options | policy)),
             Origins(origins),
             frozenset(connect_roles),
+            proxies=Proxies(trusted),
+            per_user=per_user,
+            per_address=per_address,
         )
         self.factory = Factory(
             admission, WebSocketOptions(max_frame_size, max_queue_bytes), self.reactor, connection
