@@ -24,7 +24,7 @@ setup(
         "autobahn>=24.4.2,<27",
         "klein>=24.8,<26",
         "pyjwt[crypto]>=2.12,<3",
-        "cryptography>=43",
+        "cryptography>=46",
         "treq>=24.9.1,<27",
         "prometheus-client>=0.23,<1",
         "werkzeug>=3",
@@ -33,7 +33,7 @@ setup(
         "msgspec>=0.21,<1",
         "argon2-cffi>=23.1,<26",
         "websockets>=14,<18",
-        "zope.interface>=6",
+        "zope.interface>=8",
     ],
     extras_require={
         "test": [

@@ -97,7 +97,7 @@ class AskingClient(WaitingClient):
         # The id is answered once: by what is still to be obeyed, or by the first Error.
         unanswered = None if names else command.id
         for error in denied.values():
-            self.refuse(error, unanswered)
+            self.refuse(error, unanswered, in_order=True)
             unanswered = None
         if names or not denied:
             command.data.topics = names

@@ -65,8 +65,8 @@ class Caller(Peer, Protocol):
     def answer(self, type: str, data: dict[str, Any], id: CommandId) -> None:
         """Send a message without regard to publications."""
 
-    def refuse(self, error: RealtimeError, id: CommandId) -> None:
-        """Send an Error."""
+    def refuse(self, error: RealtimeError, id: CommandId, *, in_order: bool = False) -> None:
+        """Send an Error, as `answer` does or, in order, as `tell`."""
 
     def check_limits(self, namespace: Namespace, payload: Raw, field: str) -> None:
         """Hold what goes to all of a topic to its namespace's rate and size; raises errors."""

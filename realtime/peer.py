@@ -377,10 +377,10 @@ class Client:
         """See `Caller.answer`."""
         self.node.reply(self, encode_message(type, data, int(self.node.now() * 1000), id))
 
-    def refuse(self, error: RealtimeError, id: CommandId) -> None:
+    def refuse(self, error: RealtimeError, id: CommandId, *, in_order: bool = False) -> None:
         """See `Caller.refuse`."""
         self.node.counters.errors += 1
-        self.answer("Error", error_object(error), id)
+        (self.tell if in_order else self.answer)("Error", error_object(error), id)
 
 
 def _second(time: float) -> int:

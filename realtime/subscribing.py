@@ -52,7 +52,8 @@ async def subscribe(caller: Caller, command: Subscribe) -> None:
     # The id is answered once: by the Status, or by the first Error where there is none.
     unanswered = command.id if denied and not taken else None
     for refusal in denied:
-        caller.refuse(refusal, unanswered)
+        # Before the Status, whatever else this turn has for the client.
+        caller.refuse(refusal, unanswered, in_order=True)
         unanswered = None
     if taken:
         caller.node.subscribed(caller, [entry["topic"] for entry in taken])

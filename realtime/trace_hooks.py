@@ -30,7 +30,7 @@ _log = Logger()
 
 _HOOKS: Final = (
     *("connect", "leave", "disconnect", "subscribed", "unsubscribe_all"),
-    *("publish", "direct", "reply", "resend"),
+    *("publish", "direct", "reply", "send", "resend"),
 )
 _ADMITTING: Final = ("admit", "ask")
 _ERROR: Final = b'{"type":"Error"'
@@ -176,6 +176,9 @@ class TraceHooks:
         reply(peer, message)
         if message.startswith(_ERROR):
             self._refused(peer, message)
+
+    # Errors in order with publications.
+    _send = _reply
 
     @_harmless
     def _refused(self, peer: Peer, message: bytes) -> None:

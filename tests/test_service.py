@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ class InProcessTests(TestCase):
             ("::1", "http://[::1]:81/"),
             ("chat.example", "http://chat.example:81/"),
         ):
-            self.assertEqual(_page(host, 81), page)
+            settings = read_settings({"host": host}, {})
+            self.assertEqual(_page(settings, 81), page)
+            secure = replace(settings, tls_cert="cert", tls_key="key")
+            self.assertEqual(_page(secure, 81), page.replace("http:", "https:"))
+        self.assertEqual(_page(read_settings({"unix": "/run/x"}, {}), 0), "unix:/run/x")
 
     async def test_silent_http_does_not_hold_up(self) -> None:
         """Connections that have said nothing, or half a request, do not hold up the end."""

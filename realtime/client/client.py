@@ -188,7 +188,8 @@ class RealtimeClient:
         if type == "Error":
             error = RealtimeError.read(data)
             waits = command is not None or self._outbox.subscribes(error.details.get("topic"))
-            self._subscribing.refused(error)
+            if self._subscribing.refused(error):
+                self._end_readers(error)
             if command is not None:
                 refuse(command.answer, error)
             if isinstance(id, str) and self._connection is not None:
@@ -225,6 +226,9 @@ class RealtimeClient:
         elif status == "unsubscribed" and "reason" in data:
             for topic in data["topics"]:
                 self._subscribing.positions.remove(topic)
+            self._end_readers(
+                RealtimeError("FORBIDDEN", "The new token does not permit this", data)
+            )
         elif status == "gap":
             lost = data["topics"]
         elif status == "authenticated":
@@ -233,6 +237,12 @@ class RealtimeClient:
             self._connection.start(self._renew())
         if lost:
             await self._events.put("gap", {"topics": lost})
+
+    def _end_readers(self, problem: RealtimeError) -> None:
+        """End iterations over topics all of which have been taken away."""
+        for reader in list(self._readers):
+            if reader.is_over(self._subscribing.positions):
+                reader.close(problem)
 
     def _again(
         self,

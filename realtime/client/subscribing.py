@@ -90,12 +90,14 @@ class Subscribing:
                 lost.append(each["topic"])
         return lost
 
-    def refused(self, error: RealtimeError) -> None:
-        """Leave the topic that an error is about, if it is about one subscribed to."""
+    def refused(self, error: RealtimeError) -> bool:
+        """Leave the topic that an error is about; answer whether it was one subscribed to."""
         topic = error.details.get("topic")
         if isinstance(topic, str) and topic in self.positions and error.code not in _PASSING:
             self.positions.remove(topic)
             self._refusals[topic] = error
+            return True
+        return False
 
     def answered(
         self,

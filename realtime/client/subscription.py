@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any
 
+from realtime.client.positions import Positions
 from realtime.topics import matches
 
 # Publications that wait for who iterates, before the connection is read no further.
@@ -93,6 +101,10 @@ class Reader:
     def is_of(self, topics: Sequence[str]) -> bool:
         """Whether nothing more can come once these topics are left."""
         return set(self._topics) <= set(topics)
+
+    def is_over(self, subscribed: Positions) -> bool:
+        """Whether none of its topics is subscribed to any more."""
+        return not any(topic in subscribed for topic in self._topics)
 
     async def put(self, message: Message) -> None:
         """Pass on a publication, once there is room."""
