@@ -177,8 +177,7 @@ class TraceHooks:
         if message.startswith(_ERROR):
             self._refused(peer, message)
 
-    # Errors in order with publications.
-    _send = _reply
+    _send = _reply  # of Errors in order with publications
 
     @_harmless
     def _refused(self, peer: Peer, message: bytes) -> None:
@@ -215,9 +214,7 @@ class TraceHooks:
 
     # -- handshakes --------------------------------------------------------------------------
 
-    def _admit(
-        self, admit: Callable[..., Identity], token: str | None, *more: str | None
-    ) -> Identity:
+    def _admit(self, admit: Callable[..., Identity], token: str | None, *more: Any) -> Identity:
         try:
             return admit(token, *more)
         except RealtimeError as error:
