@@ -188,6 +188,7 @@ class OutboxTests(SynchronousTestCase):
         command = outbox.add("Ping", {})
         self.assertRaises(ValueError, outbox.add, "Broadcast", {"payload": float("nan")})
         self.assertRaises(TypeError, outbox.add, "Broadcast", {"payload": b"x"})
+        self.assertRaises(ValueError, outbox.add, "Broadcast", {"payload": "\ud800"})
         outbox.add("Ping", {})
         error = self.assertRaises(RealtimeError, outbox.add, "Ping", {})
         self.assertEqual(error.code, "QUEUE_FULL")

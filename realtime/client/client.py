@@ -167,7 +167,7 @@ class RealtimeClient:
                 for text in self._subscribing.again(connection.welcome):
                     connection.send(text)
                 for command in self._outbox.all():
-                    connection.send(command.encode())
+                    _post(connection, command)
                 if not first.done():
                     first.set_result(None)
                 await self._events.put("connected", connection.welcome)
@@ -301,7 +301,7 @@ class RealtimeClient:
             raise RealtimeError("CLOSED", str(self._ended))
         command = self._outbox.add(type, data)
         if self._connection is not None:
-            self._connection.send(command.encode())
+            _post(self._connection, command)
         return command
 
     def subscribe(self, topics: str | Iterable[str]) -> Subscription:
@@ -383,3 +383,13 @@ class RealtimeClient:
         began = time.monotonic()
         await self.send("Ping")
         return time.monotonic() - began
+
+
+def _post(connection: Connection, command: Command) -> None:
+    """Send a command, unless the server would end the connection for its size."""
+    limit = connection.welcome.get("max_frame_size")
+    if isinstance(limit, int) and command.size > limit:
+        message = f"The command has {command.size} bytes, and may have {limit}"
+        refuse(command.answer, RealtimeError("TOO_LARGE", message))
+    else:
+        connection.send(command.text)

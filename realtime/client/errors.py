@@ -10,8 +10,8 @@ class RealtimeError(Exception):
     """A refusal. `code` is one of the server's error codes, or one of the client's own.
 
     These are TIMEOUT (no answer came in time: the command may have been obeyed), CLOSED (the
-    client has been disconnected for good), QUEUE_FULL (too many commands wait), and NO_TOKEN
-    (`get_token` has failed).
+    client has been disconnected for good), QUEUE_FULL (too many commands wait), TOO_LARGE
+    (the server takes no such large ones), and NO_TOKEN (`get_token` has failed).
     """
 
     def __init__(self, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:

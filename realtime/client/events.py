@@ -60,6 +60,7 @@ class Events:
             except TimeoutError:
                 _log.warning("handlers did not come to an end in time")
             task.cancel()
+            await asyncio.wait((task,))
         else:  # a handler disconnects: it goes on to its end, and nothing follows it
             self._queue = asyncio.Queue(self._queue.maxsize)
 

@@ -22,16 +22,20 @@ class Command:
     type: str
     data: dict[str, Any]
     answer: asyncio.Future[dict[str, Any]]
+    # As it is sent, and its bytes.
+    text: str = ""
+    size: int = 0
     timer: asyncio.TimerHandle | None = None
 
-    def encode(self) -> str:
-        """The command as it is sent."""
-        return json.dumps(
+    def encode(self) -> None:
+        """Make the text. Raises `ValueError` or `TypeError` for what is no JSON."""
+        self.text = json.dumps(
             {"type": self.type, "data": self.data, "id": self.id},
             ensure_ascii=False,
             separators=(",", ":"),
             allow_nan=False,
         )
+        self.size = len(self.text.encode("utf-8"))
 
 
 class Outbox:

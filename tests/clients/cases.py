@@ -169,6 +169,15 @@ class ClientCases(SynchronousTestCase):
         codes = {each["code"] for each in driver.of("error")}
         self.assertLessEqual(codes, {"UNAVAILABLE"})
 
+    def test_too_large(self) -> None:
+        """What is larger than the server takes is refused here, and ends nothing."""
+        server = self.serve()
+        driver = self.connect(server)
+        number = driver.begin("broadcast", topic="room.a", payload="x" * 70_000)
+        self.assertEqual(self.assert_refused(driver, number).code, "TOO_LARGE")
+        self.assertGreaterEqual(driver.ask("ping"), 0)
+        self.assertEqual(driver.of("disconnected"), [])
+
     # -- losses --------------------------------------------------------------------------------
 
     def test_restart(self) -> None:
