@@ -30,9 +30,12 @@ class Admission:
         proxies: Proxies | None = None,
         per_user: int = 0,
         per_address: int = 0,
+        token_in_url: bool = True,
     ) -> None:
         self.node = node
         self.origins = origins
+        # Whether URLs, which proxies write to logs, may have the token.
+        self.token_in_url = token_in_url
         self._roles = connect_roles
         self._proxies = proxies or Proxies()
         # Connections on this node that a user, or an address, may have; 0 is any number.
@@ -59,7 +62,8 @@ class Admission:
     ) -> Identity:
         """Who the token says connects. Raises 401, 403, 429 and 503 errors, in that order."""
         if not token:
-            raise InvalidToken("A token is needed: Authorization, subprotocol or ?token=")
+            places = "subprotocol or ?token=" if self.token_in_url else "or subprotocol"
+            raise InvalidToken(f"A token is needed: Authorization, {places}")
         identity = self.identify(token)
         if not self.origins.allows(origin, host):
             raise Forbidden("Pages of this origin may not connect")

@@ -34,12 +34,17 @@ def check_head(seen: bytes) -> InvalidRequest | None:
     return None
 
 
-def find_token(request: ConnectionRequest) -> tuple[str | None, str | None]:
-    """The token from the first of its three places, and the subprotocol to select."""
+def find_token(request: ConnectionRequest, *, in_url: bool = True) -> tuple[str | None, str | None]:
+    """The token from the first of its three places, and the subprotocol to select.
+
+    The third is the URL, which counts only with `in_url`.
+    """
     selected = next((p for p in request.protocols if p.startswith(SUBPROTOCOL)), None)
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip(), selected
     if selected is not None:
         return selected.removeprefix(SUBPROTOCOL), selected
+    if not in_url:
+        return None, None
     return next(iter(request.params.get("token", ())), None), None

@@ -96,6 +96,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         repeatable=True,
     ),
     Option(
+        "token-in-url",
+        "true|false",
+        True,
+        "Take tokens from URLs (?token=), which proxies write to logs.",
+        parse.switch,
+    ),
+    Option(
         "on-token-expiry",
         "close|keep",
         "close",

@@ -218,6 +218,7 @@ class RealtimeService(Service):
             proxies=proxies,
             per_user=settings.max_connections_per_user,
             per_address=settings.max_connections_per_address,
+            token_in_url=settings.token_in_url,
         )
         websocket = Factory(
             admission,

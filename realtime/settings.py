@@ -61,6 +61,7 @@ class Settings:
     trusted_proxy: tuple[str, ...]
     origin: tuple[str, ...]
     connect_role: tuple[str, ...]
+    token_in_url: bool
     on_token_expiry: Literal["close", "keep"]
     access_token_ttl: int
     refresh_token_ttl: int

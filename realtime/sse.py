@@ -193,7 +193,8 @@ class Streams:
         topics = _topics(request)
         last_id = request.getHeader("Last-Event-ID") or query(request, "last_event_id")
         known = decode_id(last_id) if last_id else {}
-        token = bearer_token(request, query(request, "token"))
+        in_url = query(request, "token") if admission.token_in_url else None
+        token = bearer_token(request, in_url)
         forwarded = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
         network = admission.network(request.transport, forwarded)
         identity = admission.admit(

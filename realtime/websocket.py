@@ -114,10 +114,10 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
 
     def onConnect(self, request: ConnectionRequest) -> Any:
         """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
-        token, selected = find_token(request)
+        admission = self.factory.admission
+        token, selected = find_token(request, in_url=admission.token_in_url)
         try:
             host = request.headers.get("host")
-            admission = self.factory.admission
             forwarded = request.headers.get("x-forwarded-for")
             self._network = admission.network(self.transport, [forwarded] if forwarded else [])
             self._identity = admission.admit(token, request.origin or None, host, self._network)

@@ -122,6 +122,7 @@ class SseTestCase(TestCase):
         roles: frozenset[str] = frozenset(),
         max_queue: int = 1 << 20,
         per_address: int = 0,
+        token_in_url: bool = True,
         **options: Any,
     ) -> None:
         """Make the world, the API and its site."""
@@ -136,6 +137,7 @@ class SseTestCase(TestCase):
             roles,
             proxies=Proxies(["192.0.2.0/24"]),
             per_address=per_address,
+            token_in_url=token_in_url,
         )
         self.streams = Streams(admission, nodes, max_queue)
         api = make_api(
@@ -319,6 +321,12 @@ class AdmissionTests(SseTestCase):
         wrong = self.refused("/sse?token=alice", Authorization="Bearer nobody")
         self.assertEqual(wrong, (401, "INVALID_TOKEN"))
         self.assertEqual(self.open([], {}, token="alice").status, 200)
+
+    def test_no_token_in_urls(self) -> None:
+        """Where URLs may have none, one there does not count."""
+        self.make(token_in_url=False)
+        self.assertEqual(self.refused("/sse?token=alice"), (401, "INVALID_TOKEN"))
+        self.assertEqual(self.open([], {"Authorization": "Bearer alice"}).status, 200)
 
     def test_origin(self) -> None:
         """Pages of other origins may not."""

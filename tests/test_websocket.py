@@ -182,6 +182,13 @@ class Handshake:
             answer = self.refuse(request_head(target), 401, "INVALID_TOKEN")
             self.assertEqual(answer.header("WWW-Authenticate"), "Bearer")
 
+    def test_no_token_in_urls(self) -> None:
+        """Where URLs may have none, one there does not count; the other places do."""
+        answer = self.refuse(request_head(), 401, "INVALID_TOKEN", token_in_url=False)
+        self.assertNotIn("?token=", answer.error()["message"])
+        rig = self.rig(token_in_url=False)
+        rig.client().open(request_head("/ws", {"Authorization": "Bearer alice"}))
+
     def test_expired_token(self) -> None:
         """With an expired one it is 401 TOKEN_EXPIRED."""
         rig = self.rig()

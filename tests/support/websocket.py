@@ -326,6 +326,7 @@ class Rig:
         trusted: Iterable[str] = (),
         per_user: int = 0,
         per_address: int = 0,
+        token_in_url: bool = True,
         max_connections: int = 1000,
         max_frame_size: int = 65536,
         max_queue_bytes: int = 256 * 1024,
@@ -370,6 +371,7 @@ class Rig:
             proxies=Proxies(trusted),
             per_user=per_user,
             per_address=per_address,
+            token_in_url=token_in_url,
         )
         self.factory = Factory(
             admission, WebSocketOptions(max_frame_size, max_queue_bytes), self.reactor, connection
