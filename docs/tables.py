@@ -7,27 +7,78 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
+from realtime import event_stream, topics  # noqa: E402
+from realtime.envelope import MAX_KEY  # noqa: E402
 from realtime.errors import CloseCode, ErrorCode  # noqa: E402
+from realtime.handlers import MAX_PAGE, MAX_STATE, MAX_TOPICS  # noqa: E402
+from realtime.http_request import HttpLimits  # noqa: E402
+from realtime.limit_options import LIMIT_OPTIONS  # noqa: E402
 from realtime.metrics import Counters  # noqa: E402
 from realtime.openapi import PATHS  # noqa: E402
+from realtime.option import Option  # noqa: E402
 from realtime.option_table import OPTIONS  # noqa: E402
+from realtime.peer import MAX_REFUSALS  # noqa: E402
+from realtime.rest_publish import MAX_AT_ONCE  # noqa: E402
+from realtime.site import MAX_SILENT  # noqa: E402
+from realtime.sse import MAX_COMMANDS  # noqa: E402
+from realtime.websocket import WebSocketOptions  # noqa: E402
 
 Rows = Iterator[tuple[str, ...]]
 
 
-def options() -> Rows:
+def options(table: Sequence[Option] = OPTIONS) -> Rows:
     """Every option, its default, and what it is."""
-    for option in OPTIONS:
+    for option in table:
         default = "" if option.default in (None, ()) else option.shown(option.default)
         value = "" if option.is_flag or not option.metavar else f" {option.metavar}"
         yield (_code(f"--{option.name}{value}"), default and _code(default), _text(option.help))
+
+
+def limits() -> Rows:
+    """The options that bound what clients may take."""
+    return options(LIMIT_OPTIONS)
+
+
+def fixed_limits() -> Rows:
+    """What is bounded and no option."""
+    http, edge = HttpLimits(), WebSocketOptions(0, 0)
+    yield "Handshake of a WebSocket", f"{edge.handshake_timeout} s", "Then 408."
+    yield "Closing handshake", f"{edge.close_timeout} s", "Then the connection is dropped."
+    yield "Head of a request", f"{http.head:g} s, {http.head_size} bytes", "Then 408, 431."
+    yield "Headers of a request", str(http.headers), "More get 431."
+    yield "Body of a request", f"{http.body:g} s, {http.body_size} bytes", "Then 408, 413."
+    yield "Idle HTTP connection", f"{http.idle:g} s", "Then it is closed."
+    yield "HTTP connections", str(http.connections), "One that waits makes room for a new one."
+    yield "Silent connections", str(MAX_SILENT), "The oldest makes room for a new one."
+    yield (
+        "Topics of a command",
+        str(MAX_TOPICS),
+        "Or as many as may be subscribed to; more are refused.",
+    )
+    yield (
+        "Entries of an answer",
+        str(MAX_PAGE),
+        "Of histories, presence and lists; the rest by pages.",
+    )
+    yield "Commands of a batch", str(MAX_AT_ONCE), "More are refused."
+    yield "Commands of a POST to a stream", str(MAX_COMMANDS), "More get 413."
+    yield "Topics of a stream's URL", str(event_stream.MAX_TOPICS), "More get 400."
+    yield "Presence state", f"{MAX_STATE} bytes", "More is refused."
+    yield "Key of a publication", f"{MAX_KEY} characters", "More is refused."
+    yield "Topic", f"{topics.MAX_BYTES} bytes", "More is refused."
+    yield "Pattern", f"{topics.MAX_PARTS} parts, {topics.MAX_STARS} ``*``", "More is refused."
+    yield (
+        "Refused commands at once",
+        str(MAX_REFUSALS),
+        "Then 4502 or 4004; they are forgiven in time.",
+    )
 
 
 def metrics() -> Rows:
@@ -59,6 +110,8 @@ def endpoints() -> Rows:
 
 TABLES: dict[tuple[str, str], Callable[[], Rows]] = {
     ("options.rst", "Options"): options,
+    ("operations.rst", "Limits"): limits,
+    ("operations.rst", "Fixed limits"): fixed_limits,
     ("metrics.rst", "Exported by the server"): metrics,
     ("protocol.rst", "Error codes"): error_codes,
     ("protocol.rst", "Close codes"): close_codes,
