@@ -48,8 +48,8 @@ MESSAGES = 10_000
 DISCONNECTS = 50
 
 
-class ClientCases(SynchronousTestCase):
-    """What every client does alike. A subclass says how its driver is started."""
+class TransportCases(SynchronousTestCase):
+    """What every client does by every transport; a subclass says how its driver is started."""
 
     def command(self) -> list[str]:
         """The driver's program and arguments."""
@@ -131,20 +131,6 @@ class ClientCases(SynchronousTestCase):
         driver.ask("ping")
         self.assertEqual(len(driver.payloads()), 5)
 
-    def test_messages_of_the_reference(self) -> None:
-        """Messages in the reference's own form work, and are subscriptions as good as others."""
-        server = self.serve()
-        driver = self.connect(server)
-        driver.ask("send", message={"type": "Subscribe", "data": {"topics": ["kept.a"]}})
-        broadcast = {"topic": "kept.a", "payload": 1}
-        driver.ask("send", message={"type": "Broadcast", "data": broadcast})
-        self.assertEqual(driver.until_payloads(1), [1])
-        server.stop()
-        server.start()
-        driver.until("connected", 2)
-        driver.ask("broadcast", topic="kept.a", payload=2)
-        self.assertEqual(driver.until_payloads(2), [1, 2])
-
     def test_refused(self) -> None:
         """A refusal is the command's own, with the server's code; other topics take effect."""
         server = self.serve()
@@ -204,26 +190,6 @@ class ClientCases(SynchronousTestCase):
             self.assertEqual(driver.of("gap"), [])
             for each in (driver, publisher):
                 each.stop()
-
-    def test_node_killed(self) -> None:
-        """A client of a node that is killed goes on at another, and misses nothing."""
-        prefix, redis = new_prefix(), shared_redis().url
-        one = self.serve("--redis", redis, "--redis-prefix", prefix)
-        two = self.serve("--redis", redis, "--redis-prefix", prefix, state=one.state)
-        proxy = Proxy(self, one.port)
-        driver = self.client(proxy.ws_url, self.token(one))
-        driver.ask("connect")
-        driver.ask("subscribe", topics=["room.a"])
-        publisher = self.connect(two)
-        numbers = iter(range(100))
-        for _ in range(30):
-            publisher.ask("broadcast", topic="room.a", payload=next(numbers))
-        proxy.target = two.port
-        one.stop(signal.SIGKILL)
-        for number in numbers:
-            publisher.ask("broadcast", topic="room.a", payload=number)
-        self.assertEqual(driver.until_payloads(100), list(range(100)))
-        self.assertEqual(len(driver.of("connected")), 2)
 
     def test_many_disconnects(self) -> None:
         """Of 10,000 messages through 50 disconnects none is lost, doubled or out of order."""
@@ -289,63 +255,7 @@ class ClientCases(SynchronousTestCase):
         publisher.ask("broadcast", topic="short.a", payload="next")
         self.assertEqual(driver.until_payloads(2), ["kept", "next"])
 
-    def test_slow_network(self) -> None:
-        """Over a slow network all comes, in order, and commands have their answers."""
-        server = self.serve()
-        proxy = Proxy(self, server.port)
-        proxy.bytes_per_second = 60_000
-        driver = self.client(proxy.ws_url, self.token(server))
-        driver.ask("connect")
-        driver.ask("subscribe", topics=["room.a"])
-        publisher = self.connect(server)
-        for number in range(40):
-            publisher.ask("broadcast", topic="room.a", payload=[number, "x" * 4000])
-        driver.ask("ping")
-        found = driver.until_payloads(40, 60)
-        self.assertEqual([each[0] for each in found], list(range(40)))
-        self.assertEqual(driver.of("disconnected"), [])
-
-    def test_patterns(self) -> None:
-        """What a pattern and a name bring, before and after a loss, comes once."""
-        server = self.serve()
-        proxy = Proxy(self, server.port)
-        driver = self.client(proxy.ws_url, self.token(server))
-        driver.ask("connect")
-        driver.ask("subscribe", topics=["kept.*", "kept.a"])
-        publisher = self.connect(server)
-        for number in range(3):
-            publisher.ask("broadcast", topic="kept.a", payload=number)
-        driver.until_payloads(3)
-        proxy.cut()
-        driver.until("connected", 2)
-        for number in range(3, 6):
-            publisher.ask("broadcast", topic="kept.a", payload=number)
-        self.assertEqual(driver.until_payloads(6), list(range(6)))
-        driver.ask("ping")
-        self.assertEqual(len(driver.payloads()), 6)
-
     # -- tokens and ends -----------------------------------------------------------------------
-
-    def test_renewal(self) -> None:
-        """A token that is about to expire is replaced, and the connection stays."""
-        server = self.serve()
-        tokens = [self.token(server, seconds=3), self.token(server, seconds=600)]
-        driver = self.client(server.ws_url, tokens=tokens)
-        driver.ask("connect")
-        driver.wait(lambda: any(each["status"] == "authenticated" for each in driver.of("Status")))
-        time.sleep(4)  # past the end of the first
-        driver.ask("ping")
-        self.assertEqual(driver.of("disconnected"), [])
-        self.assertEqual(len(driver.of("getToken")), 2)
-
-    def test_expired_elsewhere(self) -> None:
-        """A token that the server refuses is replaced before the next attempt."""
-        server = self.serve()
-        tokens = [self.token(server, seconds=1), self.token(server)]
-        driver = self.client(server.ws_url, tokens=tokens)
-        driver.ask("connect")
-        proxy_less = driver.until("connected")
-        self.assertEqual(proxy_less["username"], "admin")
 
     def test_fixed_token_expires(self) -> None:
         """A token that cannot be replaced is the end."""
@@ -401,35 +311,6 @@ class ClientCases(SynchronousTestCase):
 
     # -- waiting -------------------------------------------------------------------------------
 
-    def test_before_the_server(self) -> None:
-        """A client waits for a server that is not there yet, and sends what was said meanwhile."""
-        server = self.serve()
-        token = self.token(server)
-        server.stop()
-        driver = self.client(server.ws_url, token)
-        connecting = driver.begin("connect")
-        subscribing = driver.begin("subscribe", topics=["kept.a"])
-        publishing = driver.begin("broadcast", topic="kept.a", payload=1)
-        driver.until("reconnecting", 3)
-        delays = [each["delay"] for each in driver.of("reconnecting")]
-        self.assertTrue(all(0 <= delay <= 0.5 for delay in delays), delays)
-        server.start()
-        for number in (connecting, subscribing, publishing):
-            driver.result(number)
-        self.assertEqual(driver.until_payloads(1), [1])
-
-    def test_bounds(self) -> None:
-        """Commands that find no connection wait, so many and so long."""
-        server = self.serve()
-        token = self.token(server)
-        server.stop()
-        driver = self.client(server.ws_url, token, max_queue=3, command_timeout=1)
-        driver.begin("connect")
-        waiting = [driver.begin("broadcast", topic="a", payload=1) for _ in range(4)]
-        codes = [self.assert_refused(driver, each).code for each in reversed(waiting)]
-        self.assertEqual(codes, ["QUEUE_FULL", "TIMEOUT", "TIMEOUT", "TIMEOUT"])
-        self.assertEqual(driver.ask("state")["pending"], 0)
-
     def test_disconnect(self) -> None:
         """Who disconnects stays so, with nothing left behind; what waits is told."""
         server = self.serve()
@@ -463,6 +344,129 @@ class ClientCases(SynchronousTestCase):
         time.sleep(0.5)
         self.assert_idle(driver)
         self.assertEqual(driver.of("connected"), [])
+
+
+class ClientCases(TransportCases):
+    """These, and what has nothing to do with the transport: all that every client does alike."""
+
+    def test_messages_of_the_reference(self) -> None:
+        """Messages in the reference's own form work, and are subscriptions as good as others."""
+        server = self.serve()
+        driver = self.connect(server)
+        driver.ask("send", message={"type": "Subscribe", "data": {"topics": ["kept.a"]}})
+        broadcast = {"topic": "kept.a", "payload": 1}
+        driver.ask("send", message={"type": "Broadcast", "data": broadcast})
+        self.assertEqual(driver.until_payloads(1), [1])
+        server.stop()
+        server.start()
+        driver.until("connected", 2)
+        driver.ask("broadcast", topic="kept.a", payload=2)
+        self.assertEqual(driver.until_payloads(2), [1, 2])
+
+    def test_node_killed(self) -> None:
+        """A client of a node that is killed goes on at another, and misses nothing."""
+        prefix, redis = new_prefix(), shared_redis().url
+        one = self.serve("--redis", redis, "--redis-prefix", prefix)
+        two = self.serve("--redis", redis, "--redis-prefix", prefix, state=one.state)
+        proxy = Proxy(self, one.port)
+        driver = self.client(proxy.ws_url, self.token(one))
+        driver.ask("connect")
+        driver.ask("subscribe", topics=["room.a"])
+        publisher = self.connect(two)
+        numbers = iter(range(100))
+        for _ in range(30):
+            publisher.ask("broadcast", topic="room.a", payload=next(numbers))
+        proxy.target = two.port
+        one.stop(signal.SIGKILL)
+        for number in numbers:
+            publisher.ask("broadcast", topic="room.a", payload=number)
+        self.assertEqual(driver.until_payloads(100), list(range(100)))
+        self.assertEqual(len(driver.of("connected")), 2)
+
+    def test_slow_network(self) -> None:
+        """Over a slow network all comes, in order, and commands have their answers."""
+        server = self.serve()
+        proxy = Proxy(self, server.port)
+        proxy.bytes_per_second = 60_000
+        driver = self.client(proxy.ws_url, self.token(server))
+        driver.ask("connect")
+        driver.ask("subscribe", topics=["room.a"])
+        publisher = self.connect(server)
+        for number in range(40):
+            publisher.ask("broadcast", topic="room.a", payload=[number, "x" * 4000])
+        driver.ask("ping")
+        found = driver.until_payloads(40, 60)
+        self.assertEqual([each[0] for each in found], list(range(40)))
+        self.assertEqual(driver.of("disconnected"), [])
+
+    def test_patterns(self) -> None:
+        """What a pattern and a name bring, before and after a loss, comes once."""
+        server = self.serve()
+        proxy = Proxy(self, server.port)
+        driver = self.client(proxy.ws_url, self.token(server))
+        driver.ask("connect")
+        driver.ask("subscribe", topics=["kept.*", "kept.a"])
+        publisher = self.connect(server)
+        for number in range(3):
+            publisher.ask("broadcast", topic="kept.a", payload=number)
+        driver.until_payloads(3)
+        proxy.cut()
+        driver.until("connected", 2)
+        for number in range(3, 6):
+            publisher.ask("broadcast", topic="kept.a", payload=number)
+        self.assertEqual(driver.until_payloads(6), list(range(6)))
+        driver.ask("ping")
+        self.assertEqual(len(driver.payloads()), 6)
+
+    def test_renewal(self) -> None:
+        """A token that is about to expire is replaced, and the connection stays."""
+        server = self.serve()
+        tokens = [self.token(server, seconds=3), self.token(server, seconds=600)]
+        driver = self.client(server.ws_url, tokens=tokens)
+        driver.ask("connect")
+        driver.wait(lambda: any(each["status"] == "authenticated" for each in driver.of("Status")))
+        time.sleep(4)  # past the end of the first
+        driver.ask("ping")
+        self.assertEqual(driver.of("disconnected"), [])
+        self.assertEqual(len(driver.of("getToken")), 2)
+
+    def test_expired_elsewhere(self) -> None:
+        """A token that the server refuses is replaced before the next attempt."""
+        server = self.serve()
+        tokens = [self.token(server, seconds=1), self.token(server)]
+        driver = self.client(server.ws_url, tokens=tokens)
+        driver.ask("connect")
+        proxy_less = driver.until("connected")
+        self.assertEqual(proxy_less["username"], "admin")
+
+    def test_before_the_server(self) -> None:
+        """A client waits for a server that is not there yet, and sends what was said meanwhile."""
+        server = self.serve()
+        token = self.token(server)
+        server.stop()
+        driver = self.client(server.ws_url, token)
+        connecting = driver.begin("connect")
+        subscribing = driver.begin("subscribe", topics=["kept.a"])
+        publishing = driver.begin("broadcast", topic="kept.a", payload=1)
+        driver.until("reconnecting", 3)
+        delays = [each["delay"] for each in driver.of("reconnecting")]
+        self.assertTrue(all(0 <= delay <= 0.5 for delay in delays), delays)
+        server.start()
+        for number in (connecting, subscribing, publishing):
+            driver.result(number)
+        self.assertEqual(driver.until_payloads(1), [1])
+
+    def test_bounds(self) -> None:
+        """Commands that find no connection wait, so many and so long."""
+        server = self.serve()
+        token = self.token(server)
+        server.stop()
+        driver = self.client(server.ws_url, token, max_queue=3, command_timeout=1)
+        driver.begin("connect")
+        waiting = [driver.begin("broadcast", topic="a", payload=1) for _ in range(4)]
+        codes = [self.assert_refused(driver, each).code for each in reversed(waiting)]
+        self.assertEqual(codes, ["QUEUE_FULL", "TIMEOUT", "TIMEOUT", "TIMEOUT"])
+        self.assertEqual(driver.ask("state")["pending"], 0)
 
     def test_rate_limit(self) -> None:
         """Above the rate a command is refused; subscribing again after a loss is not lost to it."""

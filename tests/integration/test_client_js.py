@@ -54,15 +54,10 @@ class JavaScriptClientTests(OnNode, cases.ClientCases):
         self.assertEqual(proxy.taken, taken)
 
 
-class StreamTests(OnNode, cases.ClientCases):
+class StreamTests(OnNode, cases.TransportCases):
     """`clients/js` by server-sent events."""
 
     skip = no_build() or no_node("ws")
-
-    # What has nothing to do with the transport takes its time once.
-    test_before_the_server = test_bounds = test_expired_elsewhere = None
-    test_messages_of_the_reference = test_node_killed = test_patterns = None
-    test_rate_limit = test_renewal = test_slow_network = None
 
     def client(
         self, url: str, token: str | None = None, tokens: list[str] | None = None, **options: Any
