@@ -53,7 +53,9 @@ class Admission:
         self.asks = hooks is not None and "connect" in hooks.wants
 
     def network(self, transport: Any, forwarded: Iterable[str]) -> str:
-        """Where a connection comes from, by its transport and X-Forwarded-For."""
+        """Where a connection comes from, by its transport and X-Forwarded-For, if that counts."""
+        if not self._per_address:
+            return ""
         peer = getattr(transport.getPeer(), "host", None) or ""
         return network_of(self._proxies.client(peer, forwarded))
 

@@ -65,6 +65,7 @@ class EchoAdmission:
     """Admits everybody, and makes echoing clients of them."""
 
     asks = False
+    token_in_url = True
     origins = Origins(["*"])
 
     def __init__(self) -> None:
@@ -74,7 +75,14 @@ class EchoAdmission:
         """Whoever it is."""
         return object()
 
-    def client(self, transport: Connection, identity: object) -> EchoClient:
+    def network(self, *_: Any) -> str:
+        """Wherever they come from."""
+        return ""
+
+    def leave(self, client: EchoClient) -> None:
+        """Count nothing."""
+
+    def client(self, transport: Connection, *_: object) -> EchoClient:
         """One that echoes."""
         return EchoClient(transport)
 

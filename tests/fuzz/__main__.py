@@ -31,6 +31,7 @@ def main() -> None:
     atheris.Setup(
         [
             *(sys.argv[0], str(found), str(CORPUS / given.target)),
+            f"-artifact_prefix={found}/",
             *(f"-runs={given.runs}", "-max_len=4096", "-verbosity=0", "-print_final_stats=1"),
         ],
         TARGETS[given.target],

@@ -66,6 +66,7 @@ class _Recorder:
 
 class _Admission:
     asks = False
+    token_in_url = True
     origins = Origins(["*"])
 
     def __init__(self) -> None:
@@ -76,7 +77,13 @@ class _Admission:
     def admit(self, *_: Any) -> Any:
         return object()
 
-    def client(self, transport: Connection, identity: object) -> _Recorder:
+    def network(self, *_: Any) -> str:
+        return ""
+
+    def leave(self, client: _Recorder) -> None:
+        pass
+
+    def client(self, transport: Connection, *_: object) -> _Recorder:
         self.client_of = _Recorder(transport)
         return self.client_of
 
