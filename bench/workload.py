@@ -26,7 +26,8 @@ from realtime.peer import ClientPolicy
 from realtime.presence_memory import MemoryPresence
 from realtime.rules import Rules
 from realtime.site import Site
-from realtime.tokens import Keys, Tokens
+from realtime.token_keys import Keys
+from realtime.tokens import Tokens
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
 

@@ -12,14 +12,16 @@ from types import SimpleNamespace
 
 from jwt import PyJWS, PyJWTError
 
+from realtime.credentials import make_tokens
 from realtime.errors import ConfigurationError, InvalidToken
 from realtime.model import Identity, Namespace
 from realtime.names import DEFAULT_ROLES, is_name, is_role
 from realtime.option_table import OPTIONS
 from realtime.rules import EVERYONE, USER, Right, Rules, plain_pattern
 from realtime.settings import Settings
-from realtime.stores import SIGNING_KEY, make_tokens
-from realtime.tokens import Keys, Tokens
+from realtime.signing_keys import SIGNING_KEY
+from realtime.token_keys import Keys
+from realtime.tokens import Tokens
 from realtime.topics import check_pattern, check_topic, covers
 
 DENIED = 3
@@ -110,19 +112,28 @@ def _read_token() -> str:
 
 def _verify(token: str, settings: Settings) -> Identity:
     state = Path(settings.state)
-    if settings.secret or settings.secret_file is not None or os.path.exists(state / SIGNING_KEY):
+    given = settings.secret is not None or settings.secret_file is not None
+    if settings.jwks_url is not None:
+        print(
+            "realtime: warning: the token is NOT verified, for --jwks-url is not asked",
+            file=sys.stderr,
+        )
+        tokens = _unverified(settings)
+    elif given or os.path.exists(state / SIGNING_KEY):
         tokens = make_tokens(settings, state, SimpleNamespace(seconds=time.time))
     else:
         where = _printable(settings.state)
         warning = f"the token is NOT verified, for there is no key in the state directory {where}"
         print(f"realtime: warning: {warning}", file=sys.stderr)
-        tokens = Tokens(
-            _AnyKey(), issuer=settings.issuer, audience=settings.audience, now=time.time
-        )
+        tokens = _unverified(settings)
     try:
         return tokens.verify_access(token)
     except InvalidToken as error:
         raise ConfigurationError(f"--token: {error}") from None
+
+
+def _unverified(settings: Settings) -> Tokens:
+    return Tokens(_AnyKey(), issuer=settings.issuer, audience=settings.audience, now=time.time)
 
 
 class _AnyKey(Keys):

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from realtime.check_config import add_arguments, check_config
+from realtime.credentials import make_tokens
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
 from realtime.remote import add_remote, run_remote
 from realtime.settings import Settings, read_settings
-from realtime.stores import DATABASE, Stores, make_stores, make_tokens, run_alone, state_directory
+from realtime.stores import DATABASE, Stores, make_stores, run_alone, state_directory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ _GAUGES = {
     "event_loop_lag_seconds": "How late the last of the beats came that are due once a second",
     "broker_lag_seconds": "Time that the last of the node's beats took through Redis to itself",
     "webhook_queue": "Events that wait to be posted to the webhook",
+    "jwks_keys": "Public keys of another issuer that the server has",
 }
 _COUNTERS = {
     "total_connections": "WebSockets opened",
@@ -47,6 +48,9 @@ _COUNTERS = {
     "hook_denials": "Questions that the hook answered by denying all or some of it",
     "hook_failures": "Questions that the hook did not answer as it should",
     "hook_seconds": "Time for which questions were under way",
+    "jwks_refreshes": "How often another issuer's keys were read",
+    "jwks_failures": "Readings of another issuer's keys that failed; the keys there are stay",
+    "audit_failures": "Lines that could not be written to the audit log",
 }
 # What would otherwise end in _total twice over, or read badly with it.
 _NAMES = {"total_connections": "connections"}
@@ -62,6 +66,7 @@ class Counters:
 
     __slots__ = (
         "active_connections",
+        "audit_failures",
         "broker_failures",
         "broker_lag_seconds",
         "broker_losses",
@@ -78,6 +83,9 @@ class Counters:
         "hook_failures",
         "hook_questions",
         "hook_seconds",
+        "jwks_failures",
+        "jwks_keys",
+        "jwks_refreshes",
         "limited_connections",
         "messages_received",
         "messages_sent",
@@ -118,6 +126,10 @@ class Counters:
         self.hook_denials = 0
         self.hook_failures = 0
         self.hook_seconds = 0.0
+        self.jwks_keys = 0
+        self.jwks_refreshes = 0
+        self.jwks_failures = 0
+        self.audit_failures = 0
 
     def as_reference(self) -> dict[str, int]:
         """The five numbers of the reference's `/metrics` and `/info`."""

@@ -175,16 +175,17 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "secret-file",
         "FILE",
         None,
-        "The secret that signs tokens, 32 bytes or more. "
-        "Without it one is made in the state directory.",
+        "The secret that signs tokens, 32 bytes or more; more lines are more secrets, which only "
+        "verify. Without it one is made in the state directory.",
         parse.text,
     ),
     Option(
         "secret",
         "TEXT",
         None,
-        "That secret itself; give it in the environment (REALTIME_SECRET), where there is no file.",
-        parse.secret,
+        "That secret itself; give it in the environment (REALTIME_SECRET), where there is no file. "
+        "Others may follow after white space, which only verify.",
+        parse.secrets,
         private=True,
     ),
     Option(
@@ -195,6 +196,28 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.one_of("RS256", "ES256", "EdDSA"),
     ),
     Option("jwt-public-key", "FILE", None, "That issuer's public key (PEM).", parse.text),
+    Option(
+        "jwks-url",
+        "URL",
+        None,
+        "Where another issuer's public keys are read from, a JSON Web Key Set: https, or http on "
+        "this machine.",
+        parse.key_url,
+    ),
+    Option(
+        "jwks-file",
+        "FILE",
+        None,
+        "File of such keys, instead of a URL.",
+        parse.text,
+    ),
+    Option(
+        "jwks-refresh-seconds",
+        "SECONDS",
+        300,
+        "How often such keys are read again.",
+        parse.integer(10, 86400),
+    ),
     Option("issuer", "TEXT", None, "The iss that every token must have.", parse.text),
     Option("audience", "TEXT", None, "The aud that every token must have.", parse.text),
     Option(

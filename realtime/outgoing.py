@@ -10,7 +10,7 @@ from realtime.hooks import MAX_UNDER_WAY, Hooks
 from realtime.metrics import Counters
 from realtime.settings import Settings
 from realtime.signed_post import Connections, SignedPost
-from realtime.tokens import load_secret
+from realtime.signing_keys import load_secret
 from realtime.webhook_delivery import MEMORY_BYTES, TIMEOUT, Delivery, MemoryQueue, Queue
 from realtime.webhook_queue_sqlite import DISK_BYTES, DiskQueue
 from realtime.webhooks import Webhooks

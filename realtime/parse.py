@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from realtime.addresses import UNIX
@@ -12,7 +12,7 @@ from realtime.errors import ConfigurationError
 from realtime.names import is_role
 from realtime.origins import Origins
 from realtime.redis_url import RedisAddress, read_redis_url
-from realtime.tokens import MIN_SECRET_BYTES
+from realtime.token_keys import MIN_SECRET_BYTES
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -102,11 +102,31 @@ def redis_url(text: str) -> RedisAddress:
     return read_redis_url(text)
 
 
-def secret(text: str) -> str:
-    """What signs tokens."""
-    if len(text.strip().encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"has fewer than {MIN_SECRET_BYTES} bytes")
-    return text.strip()
+def secrets(text: str) -> tuple[str, ...]:
+    """What signs and verifies tokens: one, or several with white space between them."""
+    several = tuple(text.split())
+    if not several or any(len(each.encode()) < MIN_SECRET_BYTES for each in several):
+        raise ValueError(
+            f"has a secret of fewer than {MIN_SECRET_BYTES} bytes (white space separates several)"
+        )
+    return several
+
+
+def key_url(text: str) -> str:
+    """Where keys are read from: nobody may be able to change them on the way."""
+    parts = urlsplit(url(text))
+    if "@" in parts.netloc:
+        raise ValueError("has a user or password in it")
+    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+        raise ValueError("does not begin with https://, as it has to unless it is this machine's")
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def prefix(text: str) -> str:

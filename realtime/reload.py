@@ -1,4 +1,4 @@
-"""SIGHUP: the configuration and the certificate are read again."""
+"""SIGHUP: the configuration, the certificate and the keys of tokens are read again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from twisted.logger import Logger
 
+from realtime.credentials import Credentials
 from realtime.errors import ConfigurationError
 from realtime.node import Node
 from realtime.origins import Origins
@@ -30,23 +31,27 @@ class Reloading:
         node: Node,
         origins: Origins,
         certificates: Certificates | None,
+        credentials: Credentials,
     ) -> None:
         self._settings = settings
         self._read = read
         self._node = node
         self._origins = origins
         self._certificates = certificates
+        self._credentials = credentials
 
     def __call__(self) -> None:
         """Read again, and tell the log what came of it."""
         try:
             new = self._read()
             rules, origins = Rules(new.topics, new.strict_topics), Origins(new.origin)
+            take_keys = self._credentials.read_again()
             if self._certificates is not None:
                 self._certificates.load()
         except ConfigurationError as error:
             _log.error("Nothing is changed by the reload: {problem}", problem=str(error))
             return
+        take_keys()
         self._node.rules.become(rules)
         self._node.forget_names()
         self._origins.become(origins)
@@ -59,4 +64,4 @@ class Reloading:
         if fixed:
             _log.warn("Reloaded; these need a restart: {options}", options=", ".join(fixed))
         else:
-            _log.info("Reloaded the rules, the origins, and the certificate if there is one")
+            _log.info("Reloaded the rules, the origins, the keys, and the certificate if any")

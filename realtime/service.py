@@ -26,6 +26,7 @@ from realtime.addresses import Proxies
 from realtime.admission import Admission
 from realtime.auth import Auth
 from realtime.backends import Backends
+from realtime.credentials import Credentials, make_tokens
 from realtime.drain import Drain, close_all
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
 from realtime.fastpath import call_soon_of, connection_class
@@ -53,7 +54,7 @@ from realtime.sessions_sqlite import Sessions
 from realtime.settings import Settings
 from realtime.site import MAX_SILENT, Site
 from realtime.sse import Streams
-from realtime.stores import make_stores, make_tokens, run_alone, state_directory
+from realtime.stores import make_stores, run_alone, state_directory
 from realtime.tls import Certificates
 from realtime.tracing import Tracing
 from realtime.websocket import Factory, WebSocketOptions
@@ -153,8 +154,9 @@ class RealtimeService(Service):
         self._reactor = reactor
         state = state_directory(settings.state)
         self._stores = make_stores(state, reactor)
-        tokens = make_tokens(settings, state, reactor)
         counters = Counters()
+        self._credentials = Credentials(settings, state, counters, reactor)
+        tokens = self._credentials.tokens
         origins = Origins(settings.origin)
         hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))
         deadlines: TimerWheel[Deadline] = TimerWheel(int(reactor.seconds()))
@@ -249,9 +251,13 @@ class RealtimeService(Service):
         if settings.tls_cert is not None and settings.tls_key is not None:
             certificates = Certificates(settings.tls_cert, settings.tls_key)
             self._site = TLSMemoryBIOFactory(certificates, False, self._site)
-        # Reads the rules, the origins and the certificate again.
         self.reload = Reloading(
-            settings, read or (lambda: settings), self.node, origins, certificates
+            settings,
+            read or (lambda: settings),
+            self.node,
+            origins,
+            certificates,
+            self._credentials,
         )
         self._reclaimer = Reclaimer()
         self._ticks = LoopingCall(self._tick)
@@ -317,6 +323,7 @@ class RealtimeService(Service):
         assert listening is not None  # noqa: S101
         await self._stores.database.open()
         await self._parts.connect()
+        await self._credentials.start()
         await self._auth.start()
         await self._stores.keys.start(self._reactor)
         await self._parts.open()
@@ -373,6 +380,7 @@ class RealtimeService(Service):
         if self._ticks.running:
             self._ticks.stop()
         await self._auth.stop()
+        await self._credentials.stop()
         await self._stores.keys.stop()
         await self._outgoing.stop(OUTGOING_SECONDS)
         await self._parts.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from realtime.errors import ConfigurationError
@@ -72,9 +72,12 @@ class Settings:
     workers: int
     redis_prefix: str
     secret_file: str | None
-    secret: str | None
+    secret: tuple[str, ...] | None = field(repr=False)
     jwt_algorithm: str | None
     jwt_public_key: str | None
+    jwks_url: str | None
+    jwks_file: str | None
+    jwks_refresh_seconds: int
     issuer: str | None
     audience: str | None
     webhook_url: str | None
@@ -182,6 +185,11 @@ def _check_together(settings: Settings) -> None:
         )
     if (settings.jwt_algorithm is None) != (settings.jwt_public_key is None):
         raise ConfigurationError("--jwt-algorithm and --jwt-public-key go together")
+    sources = (settings.jwt_public_key, settings.jwks_url, settings.jwks_file)
+    if sum(source is not None for source in sources) > 1:
+        raise ConfigurationError(
+            "--jwt-public-key, --jwks-url and --jwks-file: only one of them can have the keys"
+        )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigurationError("--tls-cert and --tls-key go together")
     if (settings.hook_url is None) != (not settings.hook):

@@ -134,7 +134,7 @@ class SignedPost:
 
         def explain(failure: Failure) -> Failure:
             if timer.active():
-                return Failure(NoAnswer(_reason(failure)))
+                return Failure(NoAnswer(reason_of(failure.value)))
             return Failure(NoAnswer(f"no answer within {self._timeout:g} seconds"))
 
         def done(result: Answer | Failure) -> Answer | Failure:
@@ -168,7 +168,7 @@ class SignedPost:
             unbuffered=True,
             reactor=self._clock,
         )
-        reader = _Reader(self._max_answer)
+        reader = BodyReader(self._max_answer)
         response.deliverBody(reader)
         return Answer(response.code, await reader.body)
 
@@ -192,7 +192,7 @@ class _Body:
     resumeProducing = stopProducing = pauseProducing
 
 
-class _Reader(Protocol):
+class BodyReader(Protocol):
     """Reads an answer's body, and closes the connection when that is too large."""
 
     def __init__(self, limit: int) -> None:
@@ -267,8 +267,8 @@ def who(identity: Identity, connection_id: str | None) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def _reason(failure: Failure) -> str:
-    error = failure.value
+def reason_of(error: BaseException | None) -> str:
+    """Why a request has failed, in one line without control characters."""
     reasons = getattr(error, "reasons", None)
     if reasons:  # of a request that broke off
         error = reasons[0].value

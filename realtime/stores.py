@@ -17,13 +17,10 @@ from realtime.api_keys import ApiKeys
 from realtime.database import Database, Workers
 from realtime.errors import ConfigurationError
 from realtime.passwords import Hasher
-from realtime.settings import Settings
-from realtime.tokens import Keys, Tokens, load_or_create_secret, load_secret
 
 T = TypeVar("T")
 
 DATABASE = "realtime.sqlite3"
-SIGNING_KEY = "secret.key"
 
 
 def run_alone(function: Callable[[Any], Awaitable[T]]) -> T:
@@ -82,29 +79,3 @@ def make_stores(state: Path, reactor: Any) -> Stores:
     workers = Workers(reactor, threads=2, max_pending=64, name="password hashing")
     accounts = Accounts(database, Hasher(), workers, reactor.seconds)
     return Stores(database, workers, accounts, ApiKeys(database, reactor.seconds))
-
-
-def make_tokens(settings: Settings, state: Path, reactor: Any) -> Tokens:
-    """The token service, with its signing key from the state directory or --secret-file."""
-    if settings.secret is not None:
-        secret = settings.secret.encode()
-    elif settings.secret_file is None:
-        secret = load_or_create_secret(str(state / SIGNING_KEY))
-    else:
-        secret = load_secret(settings.secret_file, "--secret-file")
-    pem = None
-    if settings.jwt_public_key is not None:
-        try:
-            pem = Path(settings.jwt_public_key).read_bytes()
-        except OSError as error:
-            raise ConfigurationError(
-                f"--jwt-public-key {settings.jwt_public_key}: {error.strerror}"
-            ) from None
-    return Tokens(
-        Keys(secret, algorithm=settings.jwt_algorithm, public_pem=pem),
-        issuer=settings.issuer,
-        audience=settings.audience,
-        access_ttl=settings.access_token_ttl,
-        refresh_ttl=settings.refresh_token_ttl,
-        now=reactor.seconds,
-    )

@@ -1,14 +1,11 @@
 """Signed tokens: issuing our own, verifying ours and another issuer's (DESIGN section 5).
 
-Ours are HS256 with a secret of at least 32 bytes. Another issuer's are verified with its public
-key when one is given. Each algorithm is bound to its one key when the server starts, so that a
-token's header can choose neither an algorithm nor a key.
+Ours are HS256 with a secret of ours, another issuer's are verified with its public keys: see
+`token_keys`. Here is what they say.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,160 +13,15 @@ from secrets import token_hex, token_urlsafe
 from typing import Annotated, Any, Final
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt import PyJWS, PyJWTError
-from jwt.algorithms import Algorithm, get_default_algorithms
 
-from realtime.errors import ConfigurationError, InvalidRequest, InvalidToken, TokenExpired
+from realtime.errors import InvalidRequest, InvalidToken, TokenExpired
 from realtime.model import Identity, Permissions, User
 from realtime.names import is_name
+from realtime.token_keys import Keys
 from realtime.topics import check_pattern
 
-MAX_TOKEN_BYTES: Final = 8192
-MIN_SECRET_BYTES: Final = 32
 # The longest life of a token issued here, in seconds; revocations of users are kept as long.
 MAX_TTL: Final = 366 * 86400
-
-_OURS: Final = "HS256"
-_EXTERNAL: Final = ("RS256", "ES256", "EdDSA")
-
-
-class _Bound(Algorithm):
-    """One algorithm with the one key that it may be used with, prepared once."""
-
-    def __init__(self, algorithm: Algorithm, key: Any) -> None:
-        self._algorithm = algorithm
-        self._key = algorithm.prepare_key(key)
-
-    def prepare_key(self, key: Any) -> Any:
-        return self._key
-
-    def check_key_length(self, key: Any) -> str | None:
-        return None  # Keys has checked it.
-
-    def sign(self, msg: bytes, key: Any) -> bytes:
-        return self._algorithm.sign(msg, self._key)
-
-    def verify(self, msg: bytes, key: Any, sig: bytes) -> bool:
-        return self._algorithm.verify(msg, self._key, sig)
-
-    @staticmethod
-    def to_jwk(key_obj: Any, as_dict: bool = False) -> Any:
-        raise NotImplementedError("these keys are not given away")
-
-    @staticmethod
-    def from_jwk(jwk: Any) -> Any:
-        raise NotImplementedError("these keys are bound")
-
-
-class Keys:
-    """Our secret and, where another issuer is trusted, its algorithm and public key (PEM)."""
-
-    __slots__ = ("_accepted", "_jws")
-
-    def __init__(
-        self, secret: bytes, *, algorithm: str | None = None, public_pem: bytes | None = None
-    ) -> None:
-        if len(secret) < MIN_SECRET_BYTES:
-            raise ConfigurationError(f"the signing secret is shorter than {MIN_SECRET_BYTES} bytes")
-        if (algorithm is None) != (public_pem is None):
-            raise ConfigurationError("a token algorithm and a public key go together")
-        algorithms = get_default_algorithms()
-        self._jws = PyJWS(algorithms=[])
-        try:
-            self._jws.register_algorithm(_OURS, _Bound(algorithms[_OURS], secret))
-        except PyJWTError:
-            raise ConfigurationError(
-                "the signing secret looks like a PEM key or JWK; it must be a shared secret"
-            ) from None
-        self._accepted = [_OURS]
-        if algorithm is not None and public_pem is not None:
-            public_key = _load_public_key(algorithm, public_pem)
-            self._jws.register_algorithm(algorithm, _Bound(algorithms[algorithm], public_key))
-            self._accepted.append(algorithm)
-
-    def sign(self, payload: bytes) -> str:
-        """Make a token of `payload`, signed with our secret."""
-        return self._jws.encode(payload, b"", algorithm=_OURS)
-
-    def open(self, token: str) -> bytes:
-        """Verify the signature of `token` and give back its payload; raises `InvalidToken`."""
-        if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            raise InvalidToken()
-        try:
-            payload: bytes = self._jws.decode(token, algorithms=self._accepted)
-        except (PyJWTError, RecursionError, ValueError, TypeError):
-            raise InvalidToken() from None
-        return payload
-
-
-def _load_public_key(algorithm: str, pem: bytes) -> object:
-    if algorithm not in _EXTERNAL:
-        raise ConfigurationError(
-            f"token algorithm {algorithm!r}: only {', '.join(_EXTERNAL)} go with a public key"
-        )
-    try:
-        key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError("the token public key is not a PEM public key") from None
-    fits = {
-        "RS256": isinstance(key, RSAPublicKey) and key.key_size >= 2048,
-        "ES256": isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1),
-        "EdDSA": isinstance(key, Ed25519PublicKey),
-    }
-    if not fits[algorithm]:
-        raise ConfigurationError(
-            f"the token public key does not fit {algorithm} "
-            "(RS256: RSA of 2048 bits or more; ES256: P-256; EdDSA: Ed25519)"
-        )
-    return key
-
-
-def load_secret(path: str, what: str = "signing key") -> bytes:
-    """Read the secret in file `path`, less white space around it; `what` names it in errors.
-
-    The file must be closed to all but its owner, who may let a group read it, as secret mounts
-    do. Raises `ConfigurationError` otherwise, or when the secret is too short.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigurationError(f"{what} {path}: not a regular file")
-            content = file.read(65537)
-    except OSError as error:
-        raise ConfigurationError(f"{what} {path}: {error.strerror}") from None
-    if status.st_mode & 0o027:
-        raise ConfigurationError(
-            f"{what} {path}: others can read or change it; run: chmod 600 {path}"
-        )
-    secret = content.strip()
-    if not MIN_SECRET_BYTES <= len(secret) <= 65536:
-        raise ConfigurationError(
-            f"{what} {path}: holds {len(secret)} bytes, must be {MIN_SECRET_BYTES} or more"
-        )
-    return secret
-
-
-def load_or_create_secret(path: str) -> bytes:
-    """Read the signing secret in `path`, first making it (mode 0600) if there is none."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return load_secret(path)
-    except OSError as error:
-        raise ConfigurationError(f"signing key {path}: {error.strerror}") from None
-    with open(descriptor, "wb") as file:
-        file.write(token_urlsafe(48).encode() + b"\n")
-        file.flush()
-        os.fsync(descriptor)
-    return load_secret(path)
-
 
 # Later than the year 9999 is an issuer that counts milliseconds.
 _Time = Annotated[float, msgspec.Meta(ge=0, le=253402300799)]
@@ -224,10 +76,10 @@ class Tokens:
         leeway: float = 10,
         now: Callable[[], float],
     ) -> None:
+        self.keys = key
         self.access_ttl = access_ttl
         self.refresh_ttl = refresh_ttl
         self.leeway = leeway
-        self._keys = key
         self._issuer = issuer
         self._audience = audience
         self._now = now
@@ -299,12 +151,12 @@ class Tokens:
         now = self._now()
         # To the millisecond: a token must be told from those revoked earlier in its second.
         times = {"iat": int(now * 1000) / 1000, "exp": int(now + ttl)}
-        common = {**self._common, "sub": user.user_id, "typ": typ, "jti": token_hex(16)}
-        return self._keys.sign(msgspec.json.encode({**common, **times, **claims}))
+        common = {**self._common, "sub": user.user_id, "typ": typ, "jti": token_urlsafe(12)}
+        return self.keys.sign(msgspec.json.encode({**common, **times, **claims}))
 
     def _open(self, token: str) -> _Claims:
         """Verify all but the times."""
-        payload = self._keys.open(token)
+        payload = self.keys.open(token)
         try:
             claims = self._decode(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -22,15 +22,16 @@ FLOORS: tuple[str, ...] = (
     "accounts api_keys broker_memory broker_redis cluster_redis database durable history_sqlite hub"
     " presence_memory presence_redis presence_scripts login_limits_redis session_scripts"
     " sessions_redis sessions_sqlite hooks redis_channels redis_client redis_endpoint redis_feeds"
-    " redis_history redis_ring signed_post tokens webhook_delivery webhook_queue_sqlite webhooks",
+    " redis_history redis_ring signed_post"
+    " jwks signing_keys token_keys tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "admission asking drain handlers peer subscribing trace_hooks tracing waiting",
     "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
     " rest_connections rest_console rest_publish rest_requests rest_sessions rest_topics"
     " send_queue sse websocket",
     "site",
-    "namespaces parse option limit_options option_table settings options memory outgoing parts"
-    " stores listening process reload tls"
+    "credentials namespaces parse option limit_options option_table settings options memory"
+    " outgoing parts stores listening process reload tls"
     " workers service worker check_config doctor load remote commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
@@ -58,6 +59,10 @@ NEIGHBOURS = {
     "cluster_redis": {"redis_client", "redis_ring"},
     "broker_redis": {"redis_client", "redis_feeds", "redis_history", "redis_ring"},
     "hooks": {"signed_post"},
+    "jwks": {"database", "signed_post", "token_keys"},
+    "signing_keys": {"token_keys"},
+    "tokens": {"token_keys"},
+    "credentials": {"settings"},
     "webhook_delivery": {"signed_post"},
     "webhook_queue_sqlite": {"database", "webhook_delivery"},
     "webhooks": {"signed_post", "webhook_delivery"},
@@ -100,6 +105,7 @@ NEIGHBOURS = {
     "workers": {"listening", "settings"},
     "service": {
         *(
+            "credentials",
             "listening",
             "memory",
             "options",
@@ -112,11 +118,10 @@ NEIGHBOURS = {
         ),
         *("tls", "workers"),
     },
-    "reload": {"settings", "tls"},
-    "stores": {"settings"},
-    "check_config": {"option_table", "settings", "stores"},
+    "reload": {"credentials", "settings", "tls"},
+    "check_config": {"credentials", "option_table", "settings"},
     "remote": {"doctor", "load", "settings"},
-    "commands": {"check_config", "remote", "settings", "stores"},
+    "commands": {"check_config", "credentials", "remote", "settings", "stores"},
     "__main__": {"commands"},
 }
 MAX_LINES = 400

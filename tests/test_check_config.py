@@ -17,7 +17,7 @@ import jwt
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.commands import main
-from realtime.stores import SIGNING_KEY
+from realtime.signing_keys import SIGNING_KEY
 from tests.support.identity import ALICE, SECRET, make_access, make_state_dir
 from tests.support.server import environment
 

@@ -19,8 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime.commands import main
 from realtime.names import DEFAULT_ROLES
 from realtime.passwords import Hasher
-from realtime.stores import DATABASE, SIGNING_KEY
-from realtime.tokens import Keys, Tokens, load_secret
+from realtime.signing_keys import SIGNING_KEY, load_secret
+from realtime.stores import DATABASE
+from realtime.token_keys import Keys
+from realtime.tokens import Tokens
 from tests.support.identity import make_state_dir
 from tests.support.server import environment, run
 

@@ -39,7 +39,7 @@ class CountersTests(SynchronousTestCase):
 
 GAUGES = (
     *("active_connections", "subscriptions", "event_loop_lag_seconds", "broker_lag_seconds"),
-    "webhook_queue",
+    *("jwks_keys", "webhook_queue"),
 )
 
 

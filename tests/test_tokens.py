@@ -4,25 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime.errors import ConfigurationError, InvalidRequest, InvalidToken, TokenExpired
+from realtime.errors import InvalidRequest, InvalidToken, TokenExpired
 from realtime.model import Permissions
-from realtime.tokens import MAX_TOKEN_BYTES, MAX_TTL, Keys, load_or_create_secret, load_secret
-from tests.support.identity import ALICE, SECRET, START, make_state_dir, make_tokens
+from realtime.token_keys import MAX_TOKEN_BYTES
+from realtime.tokens import MAX_TTL
+from tests.support.identity import ALICE, SECRET, START, make_tokens
 
 
 def b64(data: bytes) -> str:
@@ -39,11 +32,6 @@ def sign_raw(header: bytes, payload: bytes, secret: bytes = SECRET) -> str:
 def sign(claims: Any, secret: bytes = SECRET) -> str:
     """Sign claims as another issuer would."""
     return sign_raw(b'{"alg":"HS256","typ":"JWT"}', json.dumps(claims).encode(), secret)
-
-
-def pem(key: Any) -> bytes:
-    """Answer the public half of a private key."""
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 GOOD = {"sub": "user_1", "exp": START + 60}
@@ -304,119 +292,3 @@ class IssuerTests(Case):
         for wrong in ({"iss": "https://evil"}, {"aud": "cha"}, {"aud": []}):
             self.refused(sign({**fit, **wrong}), tokens)
         self.refused(sign(GOOD), tokens)
-
-
-class PublicKeyTests(Case):
-    """Keys, and another issuer's."""
-
-    def test_each_algorithm(self) -> None:
-        """Another issuer's tokens are verified by its public key, ours still by the secret."""
-        pairs: list[tuple[str, Any]] = [
-            ("RS256", rsa.generate_private_key(65537, 2048)),
-            ("ES256", ec.generate_private_key(ec.SECP256R1())),
-            ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
-        ]
-        for algorithm, private in pairs:
-            keys = Keys(SECRET, algorithm=algorithm, public_pem=pem(private))
-            tokens = type(self.tokens)(keys, now=lambda: self.now)
-            external = jwt.encode(GOOD, private, algorithm)
-            self.assertEqual(tokens.verify_access(external).user_id, "user_1")
-            tokens.verify_access(tokens.issue_access(ALICE, None))
-            self.refused(external)
-            self.refused(external[:-8] + "AAAAAAAA", tokens)
-            self.refused(external.rsplit(".", 1)[0] + ".", tokens)
-
-    def test_key_confusion(self) -> None:
-        """The public key is no HMAC secret, in whatever form."""
-        private = rsa.generate_private_key(65537, 2048)
-        public = pem(private)
-        keys = Keys(SECRET, algorithm="RS256", public_pem=public)
-        tokens = type(self.tokens)(keys, now=lambda: self.now)
-        for secret in (public, public.strip()):
-            self.refused(sign(GOOD, secret=secret), tokens)
-
-    def test_embedded_key(self) -> None:
-        """A key that the token brings along is not looked at."""
-        private = ec.generate_private_key(ec.SECP256R1())
-        keys = Keys(SECRET, algorithm="ES256", public_pem=pem(private))
-        other = ec.generate_private_key(ec.SECP256R1())
-        jwk = jwt.algorithms.ECAlgorithm.to_jwk(other.public_key(), as_dict=True)
-        token = jwt.encode(GOOD, other, "ES256", headers={"jwk": jwk})
-        self.refused(token, type(self.tokens)(keys, now=lambda: self.now))
-
-    def test_misfits(self) -> None:
-        """A key that does not fit its algorithm is a mistake told in one line."""
-        good = ec.generate_private_key(ec.SECP256R1())
-        private = good.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        misfits: list[tuple[str | None, bytes | None]] = [
-            ("RS256", pem(good)),
-            ("ES256", pem(ec.generate_private_key(ec.SECP384R1()))),
-            ("EdDSA", pem(good)),
-            ("RS256", pem(rsa.generate_private_key(65537, 1024))),
-            ("HS256", pem(good)),
-            ("none", pem(good)),
-            ("ES256", private),
-            ("ES256", b"nonsense"),
-            ("ES256", None),
-            (None, pem(good)),
-        ]
-        for algorithm, public_pem in misfits:
-            with self.assertRaises(ConfigurationError) as caught:
-                Keys(SECRET, algorithm=algorithm, public_pem=public_pem)
-            self.assertNotIn("\n", str(caught.exception))
-
-    def test_weak_secrets(self) -> None:
-        """A short secret, or a PEM key for one, is refused."""
-        public = pem(ec.generate_private_key(ec.SECP256R1()))
-        for secret in (b"", b"x" * 31, public):
-            self.assertRaises(ConfigurationError, Keys, secret)
-
-
-class SecretFileTests(SynchronousTestCase):
-    """The signing key's file."""
-
-    def setUp(self) -> None:
-        self.path = os.path.join(make_state_dir(self), "signing.key")
-
-    def test_made_once(self) -> None:
-        """The secret is made when there is none, for its owner only, and then stays."""
-        secret = load_or_create_secret(self.path)
-        self.assertGreaterEqual(len(secret), 32)
-        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
-        self.assertEqual(load_or_create_secret(self.path), secret)
-        self.assertEqual(load_secret(self.path), secret)
-
-    def write(self, content: bytes, mode: int = 0o600) -> None:
-        with open(self.path, "wb") as file:
-            file.write(content)
-        os.chmod(self.path, mode)
-
-    def test_white_space(self) -> None:
-        """White space around a secret, as editors leave it, does not count."""
-        self.write(b"k" * 32 + b"\r\n")
-        self.assertEqual(load_secret(self.path), b"k" * 32)
-
-    def test_mode(self) -> None:
-        """A group may read the secret; nobody else may, and only the owner may write."""
-        self.write(b"k" * 32, 0o640)
-        load_secret(self.path)
-        for mode in (0o644, 0o660, 0o602):
-            self.write(b"k" * 32, mode)
-            error = self.assertRaises(ConfigurationError, load_secret, self.path)
-            self.assertIn(self.path, str(error))
-
-    def test_bad_files(self) -> None:
-        """A missing, short or endless secret and a folder are one-line errors with the path."""
-        error = self.assertRaises(ConfigurationError, load_secret, self.path)
-        self.assertEqual(str(error), f"signing key {self.path}: No such file or directory")
-        error = self.assertRaises(ConfigurationError, load_secret, self.path, "--secret-file")
-        self.assertEqual(str(error), f"--secret-file {self.path}: No such file or directory")
-        for content in (b"", b"short", b" " * 64, b"k" * 70000):
-            self.write(content)
-            error = self.assertRaises(ConfigurationError, load_or_create_secret, self.path)
-            self.assertIn(self.path, str(error))
-            self.assertNotIn("\n", str(error))
-        folder = os.path.dirname(self.path)
-        for load in (load_secret, load_or_create_secret):
-            self.assertRaises(ConfigurationError, load, folder)
-        self.assertRaises(ConfigurationError, load_or_create_secret, f"{folder}/no/such/file")

@@ -33,7 +33,7 @@ from realtime.model import Identity, Position, Publication
 from realtime.option_table import OPTIONS
 from realtime.settings import read_settings
 from realtime.signed_post import NoAnswer, sign
-from realtime.tokens import load_secret
+from realtime.signing_keys import load_secret
 from realtime.webhook_delivery import BATCH_EVENTS, BATCH_WAIT, MAX_AGE, Delivery, MemoryQueue
 from realtime.webhook_queue_sqlite import DISK_BYTES, DiskQueue
 from realtime.webhooks import EVENTS, Webhooks

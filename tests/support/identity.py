@@ -17,7 +17,8 @@ from realtime.database import Database, Workers
 from realtime.model import User
 from realtime.passwords import Hasher
 from realtime.sessions_sqlite import Sessions
-from realtime.tokens import Keys, Tokens
+from realtime.token_keys import Keys
+from realtime.tokens import Tokens
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 PASSWORD = "correct horse"
