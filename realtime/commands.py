@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from realtime.check_config import add_arguments, check_config
-from realtime.credentials import make_tokens
+from realtime.credentials import make_tokens, read_secrets
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
 from realtime.remote import add_remote, run_remote
 from realtime.settings import Settings, read_settings
+from realtime.signing_keys import OVERLAP, Listed, drop_key, list_keys, rotate_key
 from realtime.stores import DATABASE, Stores, make_stores, run_alone, state_directory
+from realtime.token_keys import kid_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         action.set_defaults(run=run)
     actions.add_parser("list", help="list users").set_defaults(run=_list)
 
-    key = commands.add_parser("key", help="manage API keys of your own programs")
+    key = commands.add_parser("key", help="manage API keys of your programs, and signing keys")
     actions = key.add_subparsers(required=True, metavar="ACTION")
     for name, help, run in (
         ("add", "make an API key, which is printed this once", _add_key),
@@ -92,7 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         action = actions.add_parser(name, help=help, description=help)
         action.add_argument("name", metavar="NAME")
         action.set_defaults(run=run)
-    actions.add_parser("list", help="list API keys").set_defaults(run=_list_keys)
+    about = "list API keys, and the keys that tokens are signed with"
+    actions.add_parser("list", help=about, description=about).set_defaults(run=_list_keys)
+    about = "sign tokens with a new key; the former one is accepted until its tokens have expired"
+    actions.add_parser("rotate", help=about, description=about).set_defaults(run=_rotate_key)
+    about = "accept a former signing key no more, and none of its tokens"
+    action = actions.add_parser("drop", help=about, description=about)
+    action.add_argument("kid", metavar="KID", help="as key list has it")
+    action.set_defaults(run=_drop_key)
 
     token = commands.add_parser("token", help="print an access token for a user")
     token.add_argument("--user", required=True, dest="name", metavar="NAME")
@@ -208,9 +217,52 @@ async def _remove_key(given: argparse.Namespace, stores: Stores, *_: Any) -> Non
         raise NotFound(f"there is no key {given.name!r}")
 
 
-async def _list_keys(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+async def _list_keys(
+    given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
+) -> None:
     for key in await stores.keys.list():
         print(f"{key.name}  {datetime.fromtimestamp(key.created_at, UTC).date().isoformat()}")
+    if _has_own_keys(settings):
+        for listed in list_keys(Path(settings.state), reactor.seconds()):
+            print(f"signing key {listed.kid}  {_use(listed)}")
+        return
+    secrets = read_secrets(settings, Path(settings.state), reactor.seconds())
+    for number, secret in enumerate(secrets):
+        print(f"signing key {kid_of(secret)}  {'accepted' if number else 'signs'}")
+
+
+def _use(listed: Listed) -> str:
+    if listed.until is None:
+        return "signs" if listed.signs else f"signs in at most {OVERLAP:g} seconds"
+    until = datetime.fromtimestamp(listed.until, UTC).isoformat(timespec="seconds")
+    return f"{'signs, ' * listed.signs}accepted until {until.replace('+00:00', 'Z')}"
+
+
+async def _rotate_key(
+    given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
+) -> None:
+    _need_own_keys(settings)
+    life = max(settings.refresh_token_ttl, settings.access_token_ttl)
+    print(rotate_key(Path(settings.state), reactor.seconds(), life))
+
+
+async def _drop_key(
+    given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
+) -> None:
+    _need_own_keys(settings)
+    drop_key(Path(settings.state), given.kid, reactor.seconds())
+
+
+def _has_own_keys(settings: Settings) -> bool:
+    return settings.secret is None and settings.secret_file is None
+
+
+def _need_own_keys(settings: Settings) -> None:
+    if not _has_own_keys(settings):
+        where = "--secret" if settings.secret_file is None else "--secret-file"
+        raise ConfigurationError(
+            f"the signing keys are those of {where}: add one there (docs/security/keys.rst)"
+        )
 
 
 async def _token(

@@ -7,7 +7,7 @@ that are here, by `kid`, and nothing else: neither an algorithm nor a key of its
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
+from base64 import b32encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -185,7 +185,7 @@ class Keys:
 def kid_of(secret: bytes) -> str:
     """The id of a secret, the same on every node: six characters that tell nothing of it."""
     digest = hmac.digest(secret, b"realtime-server key id", "sha256")
-    return urlsafe_b64encode(digest).decode()[:6]
+    return b32encode(digest).decode()[:6].lower()
 
 
 def load_public_key(algorithm: str, pem: bytes) -> PublicKey:

@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.commands import main
+from realtime.errors import InvalidToken
 from realtime.names import DEFAULT_ROLES
 from realtime.passwords import Hasher
-from realtime.signing_keys import SIGNING_KEY, load_secret
+from realtime.signing_keys import FORMER_KEYS, SIGNING_KEY, load_secret
 from realtime.stores import DATABASE
-from realtime.token_keys import Keys
+from realtime.token_keys import Keys, kid_of
 from realtime.tokens import Tokens
 from tests.support.identity import make_state_dir
 from tests.support.server import environment, run
@@ -177,13 +179,61 @@ class CommandTests(SynchronousTestCase):
         key = self.done("key", "add", "billing").strip()
         self.assertRegex(key, r"\Ark_[\w-]{43}\Z")
         self.assertNotEqual(self.done("key", "add", "audit").strip(), key)
-        listed = self.done("key", "list")
+        listed = self.done("key", "list").partition("signing key")[0]
         self.assertEqual([line.split()[0] for line in listed.splitlines()], ["audit", "billing"])
         self.assertNotIn(key, listed)
         self.assertIn("'billing'", self.refused("key", "add", "billing"))
         self.assertIn("key's name", self.refused("key", "add", "a b"))
         self.assertEqual(self.done("key", "remove", "billing"), "")
         self.assertIn("'billing'", self.refused("key", "remove", "billing"))
+
+    def signing_keys(self) -> dict[str, str]:
+        """What is listed of each signing key, by its kid."""
+        lines = self.done("key", "list").splitlines()
+        return dict(re.fullmatch(r"signing key (\S+)  (.+)", line).groups() for line in lines)  # type: ignore[union-attr]
+
+    def test_rotation(self) -> None:
+        """A new signing key is told by its kid; the former one is listed until it ends."""
+        self.add()
+        token = self.done("token", "--user=alice").strip()
+        (old,) = self.signing_keys()
+        self.assertEqual(self.signing_keys(), {old: "signs"})
+        new = self.done("key", "rotate").strip()
+        listed = self.signing_keys()
+        self.assertEqual(listed[new], "signs in at most 10 seconds")
+        until = re.fullmatch(r"signs, accepted until (\S+Z)", listed[old])
+        assert until is not None
+        days = (datetime.fromisoformat(until[1]).timestamp() - time.time()) / 86400
+        self.assertTrue(30 < days < 30.1, days)
+        secrets = Path(self.state, SIGNING_KEY).read_text().split()
+        secrets += re.findall(r'"secret":"([^"]+)"', Path(self.state, FORMER_KEYS).read_text())
+        self.assertEqual(len(secrets), 2)
+        for secret in secrets:
+            self.assertNotIn(secret, self.done("key", "list"))
+        self.assertEqual(self.done("key", "drop", old), "")
+        self.assertEqual(self.signing_keys(), {new: "signs"})
+        self.assertIn(old, self.refused("key", "drop", old))
+        self.assertIn("make another first", self.refused("key", "drop", new))
+        self.assertRaises(InvalidToken, self.tokens().verify_access, token)
+
+    def test_rotation_elsewhere(self) -> None:
+        """Keys that are given to the server are rotated where they are."""
+        self.add()
+        one, two = "s" * 32, "t" * 32
+        os.environ["REALTIME_SECRET"] = f"{one} {two}"
+        self.assertEqual(
+            self.signing_keys(), {kid_of(one.encode()): "signs", kid_of(two.encode()): "accepted"}
+        )
+        for command in (("rotate",), ("drop", kid_of(two.encode()))):
+            self.assertIn("those of --secret:", self.refused("key", *command))
+        del os.environ["REALTIME_SECRET"]
+        path = Path(self.state, "given.key")
+        path.write_text(f"{one}\n{two}\n")
+        path.chmod(0o600)
+        os.environ["REALTIME_SECRET_FILE"] = str(path)
+        self.assertEqual(list(self.signing_keys().values()), ["signs", "accepted"])
+        self.assertIn("those of --secret-file:", self.refused("key", "rotate"))
+        self.assertFalse(Path(self.state, SIGNING_KEY).exists())
 
     def test_token(self) -> None:
         """A token is the user's, with their roles, for an hour, and nothing else is printed."""

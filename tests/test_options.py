@@ -162,6 +162,43 @@ class SettingsTests(SynchronousTestCase):
                 "--webhook-url: what is given is not a URL that begins with http:// or https://",
             )
 
+    def test_key_urls(self) -> None:
+        """Keys come by https, or by http from this machine, and the URL has no password."""
+        for good in ("https://id.example/keys?a=b", "http://localhost:1/", "http://127.8.0.1/"):
+            self.assertEqual(read_settings({"jwks-url": good}, {}).jwks_url, good)
+        read_settings({"jwks-url": "http://[::1]:8080/keys"}, {})
+        for bad in (
+            *("http://id.example/keys", "http://localhost.example/", "http://10.0.0.1/", "keys"),
+            *("https://u:hidden@a/", "http://0.0.0.0/", "ftp://localhost/", "http://127.1/"),
+        ):
+            error = self.assertRaises(ConfigurationError, read_settings, {"jwks-url": bad}, {})
+            self.assertTrue(str(error).startswith("--jwks-url: "), error)
+
+    def test_one_source_of_keys(self) -> None:
+        """An issuer's keys come from one place."""
+        pem = {"jwt-public-key": "a", "jwt-algorithm": "ES256"}
+        for flags in (
+            {"jwks-url": "https://a", "jwks-file": "b"},
+            {"jwks-url": "https://a", **pem},
+            {"jwks-file": "b", **pem},
+        ):
+            error = self.assertRaises(ConfigurationError, read_settings, flags, {})
+            self.assertIn("only one of them can have the keys", str(error))
+
+    def test_several_secrets(self) -> None:
+        """White space separates secrets; each is long enough, and none is ever shown."""
+        one, two = "s" * 32, "t" * 40
+        settings = read_settings({}, {"REALTIME_SECRET": f" {one}\n\t{two} "})
+        self.assertEqual(settings.secret, (one, two))
+        self.assertNotIn(one, repr(settings))
+        for bad in (f"{one} hidden", "hidden", f"{one[:-1]} {two}"):
+            error = self.assertRaises(
+                ConfigurationError, read_settings, {}, {"REALTIME_SECRET": bad}
+            )
+            self.assertIn("fewer than 32 bytes", str(error))
+            self.assertNotIn("hidden", str(error))
+            self.assertNotIn(two, str(error))
+
     @given(st.text(max_size=30), st.sampled_from(OPTIONS))
     def test_any_text(self, text: str, option: Any) -> None:
         """Whatever text an option is given, it is a setting or a one-line mistake."""
