@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Final
 
 from jwt import PyJWS, PyJWTError
 
 from realtime.credentials import make_tokens
 from realtime.errors import ConfigurationError, InvalidToken
-from realtime.model import Identity, Namespace
+from realtime.model import Identity, Namespace, SlowConsumers
 from realtime.names import DEFAULT_ROLES, is_name, is_role
 from realtime.option_table import OPTIONS
 from realtime.rules import EVERYONE, USER, Right, Rules, plain_pattern
@@ -181,6 +182,13 @@ def _describe(file: str, settings: Settings) -> Iterator[str]:
         yield from warnings
 
 
+_SLOW_CONSUMERS: Final[dict[SlowConsumers, str]] = {
+    "close": "are closed",
+    "drop-oldest": "miss the oldest publications",
+    "latest": "get the newest publication of each topic only",
+}
+
+
 def _rows(namespace: Namespace) -> Iterator[tuple[str, str]]:
     yield "subscribe", _people(namespace.subscribe)
     yield "publish", _people(namespace.publish)
@@ -196,6 +204,8 @@ def _rows(namespace: Namespace) -> Iterator[tuple[str, str]]:
         yield "rate", f"{namespace.rate:g} publications a second and connection"
     if namespace.max_payload is not None:
         yield "payload", f"{namespace.max_payload:,} bytes at most"
+    if namespace.slow_consumers != "close":
+        yield "slow consumers", _SLOW_CONSUMERS[namespace.slow_consumers]
 
 
 def _people(named: frozenset[str] | None) -> str:

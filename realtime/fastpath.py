@@ -9,7 +9,7 @@ are as this module expects, and answers the public twin with a warning where the
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from select import EPOLLIN
 from time import monotonic
@@ -26,7 +26,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime.frames import skip_to_close
+from realtime.model import Piece
 from realtime.peer import Client
+from realtime.send_queue import SendQueue
 from realtime.websocket import Connection
 
 try:
@@ -60,6 +62,12 @@ class _Ignored:
 
     def callback(self, value: object) -> None:
         """Ignore the value."""
+
+
+class _SlowQueue(SendQueue):
+    """The queue of a plain socket."""
+
+    __slots__ = ()
 
 
 class FastConnection(Connection):
@@ -207,7 +215,7 @@ class FastConnection(Connection):
     # -- writing -----------------------------------------------------------------------------
 
     def _watch_queue(self) -> None:
-        """Count by the producer interface where the transport's own buffers do not tell."""
+        """Have the producer interface tell where the transport's own buffers do not."""
         transport = self.transport
         plain = (
             isinstance(transport, tcp.Server)
@@ -234,12 +242,14 @@ class FastConnection(Connection):
         While nothing is held back the client writes to the socket itself, which costs one
         system call where the transport's `write` would cost four.
         """
-        if self._queue is not None:
-            return super().send(data)
-        transport = self.transport
+        transport, queue = self.transport, self._queue
+        if type(queue) is SendQueue:
+            return queue.send(data)
         size = len(data)
-        held = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        if held == 0:
+        if len(transport.dataBuffer) == transport.offset and not transport._tempDataLen:
+            if queue is not None:
+                transport.unregisterProducer()
+                self._queue = None
             if self._response is not None:
                 data = self._response + data
                 self._response = None
@@ -251,22 +261,28 @@ class FastConnection(Connection):
                 self.client.send = transport.socket.send  # type: ignore[union-attr]
                 return size
             data = data[sent:]
-        elif held + size > self.factory.options.max_queue_bytes:
-            return -1
-        transport.write(data)
-        return size
+        return size if self._slow_queue().send(data) else 0
 
     def ping(self) -> None:
         """Send an empty Ping."""
         self.sendData(_PING)
 
-    def unsent(self, data: bytes, sent: int) -> None:
-        """Let the transport hold back what the socket did not take."""
-        if sent < 0:
-            super().unsent(data, sent)
-        elif self.client is not None and self.state == _OPEN:
-            self.client.send = self.send
-            self.transport.write(data[sent:])
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
+        """Let wait what the socket did not take."""
+        if self.client is not None and self.state == _OPEN:
+            self._slow_queue()
+            if not self.websocket_extensions_in_use:
+                self.client.send = self.send
+            super().unsent(data, sent, pieces)
+
+    def _slow_queue(self) -> SendQueue:
+        """The queue, which a plain socket has only while its client reads slowly."""
+        queue = self._queue
+        if queue is None:
+            counters, limit = self.factory.node.counters, self.factory.options.max_queue_bytes
+            queue = self._queue = _SlowQueue(self.transport.write, limit, counters)
+            self.transport.registerProducer(queue, True)
+        return queue
 
 
 class LeanTurns:

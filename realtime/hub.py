@@ -8,15 +8,15 @@ subscribers is cut into slices, so that no turn of the reactor is long.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from realtime.envelope import encode_broadcast
 from realtime.frames import text_frame
 from realtime.interfaces import Holdable, Subscriber
 from realtime.metrics import Counters
-from realtime.model import Publication
+from realtime.model import Piece, Publication, SlowConsumers
 from realtime.names import MAX_BYTES, connection_number, username_key
 from realtime.patterns import PatternIndex
 from realtime.topics import is_pattern
@@ -33,6 +33,7 @@ MAX_ROUTED = 200_000
 
 
 S = TypeVar("S", bound=Subscriber)
+_Queued: TypeAlias = tuple[dict[S, None], bytes, str | None]
 
 
 class _Topic(Generic[S]):
@@ -61,11 +62,15 @@ class Hub(Generic[S]):
         # Who a username stands for, and how many connections say so.
         self._usernames: dict[str, list[Any]] = {}
         self._connections: dict[int, S] = {}
-        self._queue: deque[tuple[dict[S, None], bytes]] = deque()
+        # Members, a frame, and the topic where it is a publication.
+        self._queue: deque[_Queued[S]] = deque()
         self._queue_bytes = 0
         # Members that a write too large for one slice has still to reach, and its bytes.
         self._rest: Iterator[S] | None = None
         self._data = b""
+        self._parts: Sequence[_Queued[S]] = ()
+        # What becomes of a topic's publications where clients read slowly; set by the node.
+        self.slow_consumers: Callable[[str], SlowConsumers] = lambda topic: "close"
         # Whether so much is queued that publishers have to be held.
         self.congested = False
         self._turn = 0
@@ -247,7 +252,7 @@ class Hub(Generic[S]):
         self._counters.messages_sent += len(members)
         frame = text_frame(encode_broadcast(publication))
         # As `_enqueue`.
-        self._queue.append((members, frame))
+        self._queue.append((members, frame, publication.topic))
         self._queue_bytes += len(frame)
         if self._queue_bytes > HIGH_WATER:
             self.congested = True
@@ -278,7 +283,7 @@ class Hub(Generic[S]):
             self._enqueue(members, b"".join(map(text_frame, messages)))
 
     def _enqueue(self, members: dict[S, None], frame: bytes) -> None:
-        self._queue.append((members, frame))
+        self._queue.append((members, frame, None))
         self._queue_bytes += len(frame)
         if self._queue_bytes > HIGH_WATER:
             self.congested = True
@@ -302,7 +307,7 @@ class Hub(Generic[S]):
         """Write what is queued for a connection that is about to end; not while writing."""
         if self._rest is not None:  # it may have had what the others still get, or not
             return
-        frames = [frame for members, frame in self._queue if subscriber in members]
+        frames = [frame for members, frame, _ in self._queue if subscriber in members]
         frames += self._replies.pop(subscriber, ())
         if frames:
             _write(subscriber, b"".join(frames))
@@ -340,17 +345,20 @@ class Hub(Generic[S]):
                 part = list(islice(self._rest, budget))
                 if len(part) < budget:
                     self._rest = None
-                budget -= self._write_all(part, data)
+                budget -= self._write_all(part, data, self._parts)
             elif queue:
-                members, data = queue.popleft()
+                queued = queue.popleft()
+                members, data, _ = queued
+                parts: Sequence[_Queued[S]] = (queued,)
                 if queue and queue[0][0] is members:
-                    data = self._merge(members, data)
+                    parts = self._merge(queued)
+                    data = b"".join([frame for _, frame, _ in parts])
                 self._queue_bytes -= len(data)
                 if len(members) <= budget:
-                    budget -= self._write_all(members, data)
+                    budget -= self._write_all(members, data, parts)
                 else:
                     self._rest = iter(members)
-                    self._data = data
+                    self._data, self._parts = data, parts
             else:
                 self._turn += 1
                 break
@@ -359,19 +367,20 @@ class Hub(Generic[S]):
             for subscriber, frames in replies.items():
                 _write(subscriber, b"".join(frames))
 
-    def _merge(self, members: dict[S, None], data: bytes) -> bytes:
-        """Take off the queue what follows `data` to the same members, as one with it."""
+    def _merge(self, first: _Queued[S]) -> list[_Queued[S]]:
+        """Take off the queue what follows `first` to the same members, to be written with it."""
         queue = self._queue
-        frames = [data]
+        members, data, _ = first
+        parts = [first]
         size = len(data)
         while queue and queue[0][0] is members and size < MERGE:
-            frame = queue.popleft()[1]
-            frames.append(frame)
-            size += len(frame)
-        return b"".join(frames)
+            queued = queue.popleft()
+            parts.append(queued)
+            size += len(queued[1])
+        return parts
 
-    def _write_all(self, members: Collection[S], data: bytes) -> int:
-        """Write to each of `members`; answer how many they are."""
+    def _write_all(self, members: Collection[S], data: bytes, parts: Sequence[_Queued[S]]) -> int:
+        """Write to each of `members` what `parts` are together; answer how many they are."""
         size = len(data)
         stuck: list[tuple[S, int]] | None = None
         for subscriber in members:
@@ -385,9 +394,21 @@ class Hub(Generic[S]):
                 stuck = []
             stuck.append((subscriber, sent))
         if stuck is not None:
+            pieces = self._pieces(parts)
             for subscriber, sent in stuck:
-                subscriber.unsent(data, sent)
+                subscriber.unsent(data, sent, pieces)
         return len(members)
+
+    def _pieces(self, parts: Sequence[_Queued[S]]) -> Sequence[Piece]:
+        """What may be dropped of what was to be written: nothing, or pieces that say so."""
+        pieces = []
+        for _, frame, topic in parts:
+            policy = "close" if topic is None else self.slow_consumers(topic)
+            if policy == "close":
+                pieces.append(Piece(frame))
+            else:
+                pieces.append(Piece(frame, topic, policy == "latest"))
+        return pieces if any(piece.topic is not None for piece in pieces) else ()
 
 
 def _write(subscriber: Subscriber, data: bytes) -> None:

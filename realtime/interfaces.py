@@ -19,6 +19,7 @@ from realtime.model import (
     Identity,
     Member,
     Namespace,
+    Piece,
     Position,
     PresencePage,
     Publication,
@@ -48,8 +49,11 @@ class Subscriber(Protocol):
     def connection_id(self) -> str:
         """Unique among all nodes: the node's id, a hyphen, and the number in hexadecimal."""
 
-    def unsent(self, data: bytes, sent: int) -> None:
-        """Queue what `send` did not take of `data`, in order; may end the connection."""
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
+        """Queue what `send` did not take of `data`, in order; may end the connection.
+
+        `pieces` are what `data` consists of, where some of it may be dropped.
+        """
 
 
 class Deadline(Protocol):
@@ -72,7 +76,7 @@ class Transport(Protocol):
     def send(self, data: bytes) -> int:
         """As `Subscriber.send`; the transport may set its client's `send` to something faster."""
 
-    def unsent(self, data: bytes, sent: int) -> None:
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
         """As `Subscriber.unsent`."""
 
     def hold(self) -> None:

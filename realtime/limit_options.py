@@ -42,7 +42,8 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
         "max-queue-bytes",
         "BYTES",
         1024 * 1024,
-        "Bytes that may wait for a client that reads slowly; with more it is closed (4002).",
+        "Bytes that may wait for a client that reads slowly; with more it is closed (4002), or "
+        "misses what the topic's rule lets it miss.",
         parse.integer(65536, 1024**3),
     ),
     Option(

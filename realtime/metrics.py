@@ -33,6 +33,7 @@ _COUNTERS = {
     "refused_connections": "WebSocket handshakes refused",
     "limited_connections": "Connections refused because their user or address had too many",
     "closed_slow_consumers": "Connections closed because the client read too slowly",
+    "dropped_publications": "Publications not sent to clients that read slowly, as rules have it",
     "dropped_http_connections": "HTTP connections closed or refused because there were too many",
     "dropped_silent_connections": "Connections closed before they said anything, as too many did",
     "broker_publications": "Publications that Redis has taken",
@@ -76,6 +77,7 @@ class Counters:
         "broker_seconds",
         "closed_slow_consumers",
         "dropped_http_connections",
+        "dropped_publications",
         "dropped_silent_connections",
         "errors",
         "event_loop_lag_seconds",
@@ -107,6 +109,7 @@ class Counters:
         self.refused_connections = 0
         self.limited_connections = 0
         self.closed_slow_consumers = 0
+        self.dropped_publications = 0
         self.dropped_http_connections = 0
         self.dropped_silent_connections = 0
         self.subscriptions = 0

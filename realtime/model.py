@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Raw, Struct
+
+# End the connection, drop its oldest publications, or all but the newest of each topic.
+SlowConsumers: TypeAlias = Literal["close", "drop-oldest", "latest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Namespace:
     The four rights name roles, and `$user` for the user whom that part of a topic names; None
     is every authenticated user. `history_size` counts publications; `history_ttl` is seconds,
     0 for no limit; `rate` is publications a second and connection; `max_payload` bytes.
+    `slow_consumers` says what becomes of publications that wait for a client that reads slowly.
     """
 
     pattern: str
@@ -79,6 +84,7 @@ class Namespace:
     join_leave: bool = False
     rate: float | None = None
     max_payload: int | None = None
+    slow_consumers: SlowConsumers = "close"
 
 
 class Publication(Struct, frozen=True, gc=False):
@@ -95,6 +101,17 @@ class Publication(Struct, frozen=True, gc=False):
     timestamp: int
     position: Position | None = None
     exclude: str | None = None
+
+
+class Piece(NamedTuple):
+    """Frames of one message. One with a topic may be dropped for a client that reads slowly.
+
+    With `newest_only` it is, once there is a newer one of the topic; else where there is no room.
+    """
+
+    frames: bytes
+    topic: str | None = None
+    newest_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

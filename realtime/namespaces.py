@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from realtime.errors import ConfigurationError
-from realtime.model import Namespace
+from realtime.model import Namespace, SlowConsumers
 from realtime.names import is_role
 from realtime.rules import EVERYONE, USER, plain_pattern
 from realtime.topics import check_pattern, covers
@@ -113,6 +113,15 @@ def _switch(value: Any) -> bool:
     return value
 
 
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"is none of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
 def _integer(low: int, high: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
@@ -148,4 +157,5 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "join_leave": _switch,
     "rate": _number(0.001, 1e6, "publications a second"),
     "max_payload": _integer(1, 16 * 1024 * 1024),
+    "slow_consumers": _one_of(*get_args(SlowConsumers)),
 }

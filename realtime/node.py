@@ -28,6 +28,7 @@ from realtime.model import (
     Position,
     PresencePage,
     Publication,
+    SlowConsumers,
 )
 from realtime.names import is_name, new_node_id
 from realtime.rules import Rules
@@ -81,6 +82,7 @@ class Node:
         self.remote = broker.remote
         self._arrivals = Arrivals(hub.deliver)
         self.deliver_by(hub.deliver)
+        hub.slow_consumers = self._slow_consumers
         presence.start(broker.announce)
 
     def deliver_by(self, deliver: Callable[[Publication], object]) -> None:
@@ -195,6 +197,10 @@ class Node:
         if is_pattern(name):
             return check_pattern(name)
         return check_topic(name) or self.rules.namespace(name)
+
+    def _slow_consumers(self, topic: str) -> SlowConsumers:
+        namespace = self.lookup(topic)
+        return namespace.slow_consumers if isinstance(namespace, Namespace) else "close"
 
     def arrive(self, peer: Peer, name: str, room: int) -> Arrival:
         """Begin to subscribe a connection to a topic or pattern, where the broker is remote.

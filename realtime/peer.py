@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import length_hint
@@ -49,7 +49,7 @@ from realtime.handlers import (
 )
 from realtime.interfaces import Gatekeeper, Transport
 from realtime.limits import TokenBucket, take_of
-from realtime.model import Identity, Namespace, Position
+from realtime.model import Identity, Namespace, Piece, Position
 from realtime.node import Node
 from realtime.rules import may_publish
 from realtime.subscribing import subscribe
@@ -233,9 +233,9 @@ class Client:
 
     # -- the node's side ---------------------------------------------------------------------
 
-    def unsent(self, data: bytes, sent: int) -> None:
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
         """See `Subscriber.unsent`."""
-        self.transport.unsent(data, sent)
+        self.transport.unsent(data, sent, pieces)
 
     def close(self, code: CloseCode) -> None:
         """End the connection; nothing is sent after the Close frame."""

@@ -33,7 +33,7 @@ from realtime.event_stream import (
     event,
 )
 from realtime.frames import messages_in
-from realtime.model import Position
+from realtime.model import Piece, Position
 from realtime.nodes import Nodes
 from realtime.peer import Client
 from realtime.rest_requests import add_route, bearer_token, query, read_json
@@ -71,7 +71,7 @@ class Stream:
         self._request = request
         self._admission = admission
         self._positions = positions
-        self._queue = SendQueue(max_queue_bytes)
+        self._queue = SendQueue(request.write, max_queue_bytes, admission.node.counters)
         self._code: int | None = None
         self._holds = 0
         self._released: list[Deferred[None]] = []
@@ -105,36 +105,43 @@ class Stream:
     # -- interfaces.Transport ----------------------------------------------------------------
 
     def send(self, data: bytes) -> int:
-        """Write framed messages as events; take nothing once too much would wait."""
-        note = self._positions.note
-        events = b"".join([event(message, note(message)) for message in messages_in(data)])
-        if not self._queue.take(len(events)):
-            return -1
-        self._request.write(events)
+        """Write framed messages as events; take nothing while others wait."""
+        if self._queue.is_waiting:
+            return 0
+        self._queue.send(self._events(data))
         return len(data)
 
-    def unsent(self, data: bytes, sent: int) -> None:
-        """Close with 4002: `send` refuses only what does not fit the queue."""
-        if self._code is None:
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
+        """Let it wait; close with 4002 where there is no room for what may not be dropped."""
+        if self._code is not None:
+            return
+        pieces = [
+            piece._replace(frames=self._events(piece.frames)) for piece in pieces or [Piece(data)]
+        ]
+        if not self._queue.add(b"", 0, pieces):
             self._admission.node.counters.closed_slow_consumers += 1
             self.close(CloseCode.SLOW_CONSUMER)
 
+    def _events(self, data: bytes) -> bytes:
+        note = self._positions.note
+        return b"".join([event(message, note(message)) for message in messages_in(data)])
+
     def ping(self) -> None:
         """Send a comment; while what was sent is taken, the client is there."""
-        if self._queue.take(len(HEARTBEAT)):
-            self._request.write(HEARTBEAT)
-        if not self._queue.is_waiting:
+        if self._queue.send(HEARTBEAT):
             self.client.heard = self._admission.node.tick
 
     def close(self, code: CloseCode) -> None:
         """Tell why, and end the answer."""
         if self._code is not None:
             return
-        if code != CloseCode.SLOW_CONSUMER:
+        keep = code != CloseCode.SLOW_CONSUMER
+        if keep:
             self._admission.node.hub.finish(self.client)
             if self._code is not None:  # there was no room for it
                 return
         self._code = int(code)
+        self._queue.end(keep)
         self.client.mute()
         self._request.write(close_event(int(code), code.meaning))
         self._request.unregisterProducer()

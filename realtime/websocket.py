@@ -6,6 +6,7 @@ what messages mean is `peer.py`'s. `fastpath.py` has the quicker twin of `Connec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -21,11 +22,10 @@ from realtime.answers import cors_headers, whole_answer
 from realtime.compression import Deflater, accept_deflate
 from realtime.errors import CloseCode, InternalError, InvalidRequest, RealtimeError
 from realtime.handshake import check_head, find_token
-from realtime.model import Identity
+from realtime.model import Identity, Piece
 from realtime.peer import Client
 from realtime.send_queue import SendQueue
 
-_CLOSE_FRAME = 0x88
 _CONTINUATION = 0
 # The code of a connection that ended without a Close frame (RFC 6455 section 7.1.5).
 _NO_CLOSE_FRAME = 1006
@@ -242,35 +242,39 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             sent = client.send(data)
         except OSError:
             sent = 0
-        if sent == len(data):
-            return
-        if sent < 0 and data[0] == _CLOSE_FRAME:
-            self.transport.write(data)
-        else:
+        if sent != len(data):
             self.unsent(data, sent)
 
     def send(self, data: bytes) -> int:
-        """Write frames; take nothing once more than `max_queue_bytes` would wait."""
-        queue = self._queue
-        if queue is not None and not queue.take(len(data)):
-            return -1
-        self.transport.write(data)
-        return len(data)
+        """Write frames; take nothing while others wait."""
+        assert self._queue is not None  # noqa: S101
+        return self._queue.send(data)
+
+    def _deflate(self, data: bytes) -> bytes:
+        window: int = self.websocket_extensions_in_use[0].server_max_window_bits
+        return self.factory.deflater.deflate(data, window)
 
     def _send_compressed(self, data: bytes) -> int:
         """Write frames, compressed as the client accepts it."""
-        window: int = self.websocket_extensions_in_use[0].server_max_window_bits
-        deflated = self.factory.deflater.deflate(data, window)
+        deflated = self._deflate(data)
         sent = self.send(deflated)
         client = self.client
         # `send` may have found something faster, which does not compress.
         if client is not None and client.is_open:
             client.send = self._send_compressed
-        return len(data) if sent == len(deflated) else -1
+        return len(data) if sent == len(deflated) else 0
 
-    def unsent(self, data: bytes, sent: int) -> None:
-        """Close with 4002: `send` refuses only what does not fit the queue."""
-        if self.client is not None and self.state == self.STATE_OPEN:
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
+        """Let it wait; close with 4002 where there is no room for what may not be dropped."""
+        queue = self._queue
+        if self.client is None or self.state != self.STATE_OPEN or queue is None:
+            return
+        if self.websocket_extensions_in_use:
+            pieces = [
+                piece._replace(frames=self._deflate(piece.frames))
+                for piece in pieces or [Piece(data)]
+            ]
+        if not queue.add(data, sent, pieces):
             self.factory.node.counters.closed_slow_consumers += 1
             self.close(CloseCode.SLOW_CONSUMER)
 
@@ -295,7 +299,9 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self.transport.resumeProducing()
 
     def _watch_queue(self) -> None:
-        self._queue = SendQueue(self.factory.options.max_queue_bytes)
+        self._queue = SendQueue(
+            self.transport.write, self.factory.options.max_queue_bytes, self.factory.node.counters
+        )
         self.transport.registerProducer(self._queue, True)
 
     # -- the end -----------------------------------------------------------------------------
@@ -308,8 +314,11 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if client is None or self.state != self.STATE_OPEN:
             return
         # A slow consumer's queue is full, and the hub may be at work on it.
-        if code != CloseCode.SLOW_CONSUMER:
+        keep = code != CloseCode.SLOW_CONSUMER
+        if keep:
             self.factory.node.hub.finish(client)
+        if self._queue is not None:
+            self._queue.end(keep)
         super().sendCloseFrame(code=code, reasonUtf8=reasonUtf8, isReply=isReply)
         client.mute()
         self._expect_end_within(self.factory.options.close_timeout)

@@ -97,6 +97,7 @@ class DescriptionTests(CheckConfigCase):
             read_presence = ["admin"]
             rate = 5000
             max_payload = 100000
+            slow_consumers = "drop-oldest"
         """.replace(', "$user"]\n            presence', "]\n            presence")
         )
         expected = """\
@@ -117,6 +118,7 @@ class DescriptionTests(CheckConfigCase):
               read presence:  the role admin
               rate:           5000 publications a second and connection
               payload:        100,000 bytes at most
+              slow consumers: miss the oldest publications
 
             Topics that no rule names are open to every authenticated user.
 

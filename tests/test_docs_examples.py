@@ -77,6 +77,7 @@ PLAYED = {
     "docs/migrating-socketio.rst": "test_socketio",
     "docs/metrics.rst": "test_metrics",
     "docs/nodes.rst": "test_nodes",
+    "docs/operations.rst": "test_operations",
     "docs/options.rst": "test_options",
     "docs/protocol.rst": "test_protocol",
     "docs/security.rst": "test_security",
@@ -145,6 +146,10 @@ class PlayedPageTests(SynchronousTestCase):
     def test_nodes(self) -> None:
         """docs/nodes.rst: the server starts on Redis."""
         self.play("nodes.rst")
+
+    def test_operations(self) -> None:
+        """docs/operations.rst."""
+        self.play("operations.rst")
 
     def test_options(self) -> None:
         """docs/options.rst."""

@@ -420,7 +420,7 @@ class WritingTests(SynchronousTestCase):
         alice = rig.connect()
         served: Any = rig.served("alice")
         written = []
-        self.patch(served.transport, "write", written.append)
+        self.patch(served._queue, "_write", written.append)
         alice.send(command("Ping", id=1))
         self.assertEqual(len(written), 1)
         self.assertEqual(alice.pending(), [])

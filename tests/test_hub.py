@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import ECONNRESET
 
 from hypothesis import settings
@@ -23,7 +23,7 @@ from realtime.envelope import encode_broadcast
 from realtime.frames import text_frame
 from realtime.hub import Hub
 from realtime.metrics import Counters
-from realtime.model import Identity, Publication
+from realtime.model import Identity, Piece, Publication
 from realtime.topics import matches
 from tests.support import strategies  # noqa: F401
 from tests.support.peers import identity_of, read_frames
@@ -103,7 +103,7 @@ class Socket:
         self.writes.append(taken)
         return len(taken)
 
-    def unsent(self, data: bytes, sent: int) -> None:
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
         """Hold back the rest, or end."""
         assert sent < len(data)
         assert not self.ended, "written to after the end"

@@ -63,6 +63,7 @@ class NamespacesTests(SynchronousTestCase):
             join_leave = true
             rate = 2.5
             max_payload = 1024
+            slow_consumers = "latest"
             [[topic]]
             pattern = ">"
         """
@@ -84,6 +85,7 @@ class NamespacesTests(SynchronousTestCase):
                     join_leave=True,
                     rate=2.5,
                     max_payload=1024,
+                    slow_consumers="latest",
                 ),
                 Namespace(">"),
             ),
@@ -127,6 +129,7 @@ class NamespacesTests(SynchronousTestCase):
             *("history_ttl = -1", "history_ttl = inf", 'durable = "yes"', "presence = 1"),
             *("join_leave = []", "rate = 0", 'rate = "1"', "rate = false", "max_payload = 0"),
             *("max_payload = 1e3", "subscribe = [['a']]", "history_ttl = 1979-05-27"),
+            *('slow_consumers = "drop"', "slow_consumers = []", "slow_consumers = true"),
         ):
             key = line.partition(" ")[0]
             self.refused_rule(f'pattern = "a"\n{line}', "(a)", f"{key}: ")

@@ -126,7 +126,7 @@ class SseTestCase(TestCase):
         **options: Any,
     ) -> None:
         """Make the world, the API and its site."""
-        self.world = World(topics=[ROOM], hooks=self.hooks, **options)
+        self.world = World(**{"topics": [ROOM], "hooks": self.hooks, **options})
         for name in ("alice", "bob"):
             self.world.tokens[name] = identity_of(name)
         nodes = Nodes(self.world.node)
@@ -545,6 +545,19 @@ class EndTests(SseTestCase):
         self.assertEqual(self.world.counters.closed_slow_consumers, 1)
         broadcasts = [each for each in quick.messages() if each["type"] == "Broadcast"]
         self.assertEqual(len(broadcasts), 5)
+
+    def test_topics_that_may_be_missed(self) -> None:
+        """Of a topic whose newest publication counts, the newest comes, with the latest id."""
+        self.make(max_queue=3000, topics=[Namespace("room.*", slow_consumers="latest")])
+        stream = self.stream("room.a")
+        producer = stream.wire.transport.producer
+        producer.pauseProducing()
+        self.publish("room.a", *range(50))
+        self.assertIsNone(stream.close_code)
+        self.assertEqual(self.world.counters.dropped_publications, 49)
+        producer.resumeProducing()
+        broadcasts = [each for each in stream.messages() if each["type"] == "Broadcast"]
+        self.assertEqual([each["data"]["payload"] for each in broadcasts], [49])
 
     def test_never_read_to_its_end(self) -> None:
         """A connection whose client does not take the end is aborted."""

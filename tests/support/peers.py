@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from realtime.errors import CloseCode, InvalidToken
 from realtime.interfaces import Events, IBroker
-from realtime.model import Identity, Namespace, Permissions, Position, Publication
+from realtime.model import Identity, Namespace, Permissions, Piece, Position, Publication
 from realtime.peer import Client, ClientPolicy
 from tests.support.node import make_node
 
@@ -89,7 +89,7 @@ class MemoryTransport:
         self.written += data
         return len(data)
 
-    def unsent(self, data: bytes, sent: int) -> None:
+    def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
         """End the connection: the other side is too slow."""
         self.close(CloseCode.SLOW_CONSUMER)
 

@@ -424,7 +424,8 @@ class Rig:
         if self.tls:
             held = sum(map(len, transport._appSendBuffer))
             transport = transport.transport
-        return held + len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        held += len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return held + (connection._queue.size if connection._queue is not None else 0)
 
     # -- turns and time ----------------------------------------------------------------------
 
