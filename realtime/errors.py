@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from math import ceil
-from typing import Any
+from typing import Any, Self
 
 
 class ErrorCode(StrEnum):
@@ -101,6 +101,14 @@ class RealtimeError(Exception):
         self.status = status or self.code.status
         self.headers: dict[str, str] = dict(headers or {})
         super().__init__(self.message)
+
+    def bare(self) -> Self:
+        """The error to be kept, without the frames that it came through.
+
+        They refer to who keeps it, and such a cycle stays until all objects are looked at.
+        """
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class InvalidToken(RealtimeError):

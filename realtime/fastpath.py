@@ -1,4 +1,4 @@
-"""The quick twin of `websocket.Connection`, and all that touches private names.
+"""The quick twin of `websocket.Connection`. It and `turns.py` touch private names.
 
 It changes nothing that a client can see. What it saves, and how, is DESIGN section 7: frames
 are read and written here where that is plain, and handed to Autobahn where it is not; an open
@@ -9,18 +9,14 @@ are as this module expects, and answers the public twin with a warning where the
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from select import EPOLLIN
-from time import monotonic
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketAdapterProtocol
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet import abstract, tcp, unix
-from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,11 +46,6 @@ _MEDIUM = 126
 _PING = b"\x89\x00"
 # What is kept of a handshake that has agreed on it.
 _COMPRESSION = ("_perMessageCompress", "websocket_extensions_in_use")
-# Bytes taken from a socket at once; sockets served in one turn of the reactor, at most so many
-# and for at most about so many seconds.
-_READ_SIZE = 16 * 1024
-_MAX_EVENTS = 512
-_MAX_SECONDS = 0.005
 
 
 class _Ignored:
@@ -285,88 +276,6 @@ class FastConnection(Connection):
         return queue
 
 
-class LeanTurns:
-    """The epoll reactor's turn, without a logging context for every event.
-
-    What `call_soon` is given runs at the end of the turn that asked for it, after all its
-    reads: as `callLater(0)` would, less the timer.
-    """
-
-    def __init__(self, reactor: EPollReactor) -> None:
-        # Any: half of what is used here is not declared.
-        self._reactor: Any = reactor
-        self._soon: list[Callable[[], None]] = []
-        self._left: frozenset[int] = frozenset()
-
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Run `function` at the end of this turn of the reactor."""
-        self._soon.append(function)
-
-    def __call__(self, timeout: float | None) -> None:
-        """Poll once, serve what is ready, then do what was asked for soon."""
-        reactor = self._reactor
-        selectables = reactor._selectables
-        if self._soon:
-            timeout = 0
-        elif timeout is None:
-            timeout = -1
-        try:
-            ready = reactor._poller.poll(timeout, _MAX_EVENTS)
-        except InterruptedError:
-            return
-        left, self._left = self._left, frozenset()
-        if left:
-            ready.sort(key=lambda entry: entry[0] not in left)
-        until = monotonic() + _MAX_SECONDS
-        for place, (number, event) in enumerate(ready):
-            # epoll tells again of those that are left, which then come first: a busy socket
-            # must not keep the others waiting for ever.
-            if monotonic() > until:
-                self._left = frozenset(entry[0] for entry in ready[place:])
-                break
-            selectable = selectables.get(number)
-            if selectable is None:
-                continue
-            try:
-                if event == EPOLLIN and type(selectable) is tcp.Server:
-                    try:
-                        data = selectable.socket.recv(_READ_SIZE)
-                    except OSError as error:
-                        if not isinstance(error, BlockingIOError):
-                            reactor._disconnectSelectable(selectable, CONNECTION_LOST, True)
-                        continue
-                    if data:
-                        selectable.protocol.dataReceived(data)
-                    else:
-                        reactor._disconnectSelectable(selectable, CONNECTION_DONE, True)
-                else:
-                    reactor._doReadOrWrite(selectable, number, event)
-            except Exception as error:
-                _log.failure("Serving an event failed")
-                reactor._disconnectSelectable(selectable, error, False)
-        if self._soon:
-            soon, self._soon = self._soon, []
-            for function in soon:
-                try:
-                    function()
-                except Exception:
-                    _log.failure("A call at the turn's end failed")
-
-
-def call_soon_of(reactor: Any, allow: bool = True) -> Callable[[Callable[[], None]], object]:
-    """How to run something at the end of a turn of `reactor`: leanly where that is possible."""
-    if (
-        allow
-        and type(reactor) is EPollReactor
-        and "doIteration" not in vars(reactor)
-        and all(hasattr(reactor, name) for name in _EXPECTED_OF_REACTOR)
-    ):
-        turns = LeanTurns(reactor)
-        vars(reactor)["doIteration"] = turns
-        return turns.call_soon
-    return partial(reactor.callLater, 0)
-
-
 def _is_utf8(message: bytes) -> bool:
     try:
         message.decode()
@@ -408,7 +317,6 @@ _EXPECTED: dict[Any, tuple[str, ...]] = {
     WebSocketProtocol: ("_dataReceived", "processData", "sendData", "consumeData"),
     WebSocketAdapterProtocol: ("_onOpen",),
 }
-_EXPECTED_OF_REACTOR = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable")
 
 
 def _set_by(method: Any) -> set[str]:

@@ -119,6 +119,9 @@ class Channel(HTTPChannel):
         if self._head_size > self.site.limits.head_size:
             self.lineLengthExceeded(line)
             return
+        if line[:1] in (b" ", b"\t"):
+            self._refuse(InvalidRequest("A line of the request's head begins with a blank"))
+            return
         self.transport = self._muted
         try:
             super().lineReceived(line)
@@ -134,6 +137,11 @@ class Channel(HTTPChannel):
         self._headers += 1
         if self._headers > self.site.limits.headers:
             self._refuse(InvalidRequest("The request has too many headers", status=431))
+            return False
+        name, _, value = line.partition(b":")
+        if name.lower() == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+            # Twisted ignores `identity`, where a proxy may read chunks.
+            self._refuse(InvalidRequest("The request's transfer coding is unknown"))
             return False
         try:
             ok: bool = super().headerReceived(line)

@@ -1,39 +1,24 @@
-"""Who is connected here and what they subscribe to, and the writing to them.
-
-What a reactor turn publishes is queued in order and written once, at its end: publications
-that follow one another on a topic go to each subscriber in a single write. A write to many
-subscribers is cut into slices, so that no turn of the reactor is long.
-"""
+"""Who is connected here, and what they subscribe to."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from realtime.envelope import encode_broadcast
+from realtime.fanout import PIECE, Fanout
 from realtime.frames import text_frame
-from realtime.interfaces import Holdable, Subscriber
+from realtime.interfaces import Subscriber
 from realtime.metrics import Counters
-from realtime.model import Piece, Publication, SlowConsumers
+from realtime.model import Publication
 from realtime.names import MAX_BYTES, connection_number, username_key
 from realtime.patterns import PatternIndex
 from realtime.topics import is_pattern
 
-# Writes in one turn of the reactor, about 10 ms of them.
-SLICE = 1000
-# Bytes that may be merged into one write to each subscriber.
-MERGE = 64 * 1024
-# Bytes of queued frames above which publishers are held, and below which they go on.
-HIGH_WATER = 1024 * 1024
-LOW_WATER = HIGH_WATER // 2
 # Members that are kept together of topics that patterns match, all in all.
 MAX_ROUTED = 200_000
 
-
 S = TypeVar("S", bound=Subscriber)
-_Queued: TypeAlias = tuple[dict[S, None], bytes, str | None]
 
 
 class _Topic(Generic[S]):
@@ -46,12 +31,12 @@ class _Topic(Generic[S]):
         self.queued_in = -1
 
 
-class Hub(Generic[S]):
+class Hub(Fanout[S]):
     """The subscribers of this node. `call_soon` runs a function at the turn's end."""
 
     def __init__(self, counters: Counters, call_soon: Callable[[Callable[[], None]], object]):
+        super().__init__(call_soon)
         self._counters = counters
-        self._call_soon = call_soon
         self._topics: dict[str, _Topic[S]] = {}
         self._patterns: PatternIndex[_Topic[S]] = PatternIndex()
         self._has_patterns = False
@@ -62,21 +47,6 @@ class Hub(Generic[S]):
         # Who a username stands for, and how many connections say so.
         self._usernames: dict[str, list[Any]] = {}
         self._connections: dict[int, S] = {}
-        # Members, a frame, and the topic where it is a publication.
-        self._queue: deque[_Queued[S]] = deque()
-        self._queue_bytes = 0
-        # Members that a write too large for one slice has still to reach, and its bytes.
-        self._rest: Iterator[S] | None = None
-        self._data = b""
-        self._parts: Sequence[_Queued[S]] = ()
-        # What becomes of a topic's publications where clients read slowly; set by the node.
-        self.slow_consumers: Callable[[str], SlowConsumers] = lambda topic: "close"
-        # Whether so much is queued that publishers have to be held.
-        self.congested = False
-        self._turn = 0
-        self._replies: dict[S, list[bytes]] = {}
-        self._scheduled = False
-        self._held: dict[Holdable, None] = {}
 
     # -- connections -----------------------------------------------------------------------
 
@@ -98,9 +68,7 @@ class Hub(Generic[S]):
         """Forget a connection; answer the topics that it leaves without subscribers here."""
         if self._connections.pop(subscriber.number, None) is None:
             return []
-        vacated = [
-            topic for topic in list(subscriber.topics) if self.unsubscribe(subscriber, topic)
-        ]
+        vacated = [name for name in list(subscriber.topics) if self.unsubscribe(subscriber, name)]
         identity = subscriber.identity
         connections = self._users[identity.user_id]
         del connections[subscriber]
@@ -112,7 +80,7 @@ class Hub(Generic[S]):
             named[1] -= 1
             if named[1] == 0:
                 del self._usernames[key]
-        self._replies.pop(subscriber, None)
+        self.forget(subscriber)
         return vacated
 
     def connections(self) -> list[S]:
@@ -186,7 +154,7 @@ class Hub(Generic[S]):
                 self._routed = 0
             else:
                 self._routed -= len(self._routes.pop(name, ()))
-        if entry.queued_in == self._turn:
+        if entry.queued_in == self.turn:
             entry.members = entry.members.copy()
             entry.queued_in = -1
         return entry.members
@@ -207,7 +175,7 @@ class Hub(Generic[S]):
                 entry = entries[0]
         if entry is None:
             return None
-        entry.queued_in = self._turn
+        entry.queued_in = self.turn
         return entry.members
 
     def _route(self, topic: str, entries: list[_Topic[S]]) -> dict[S, None]:
@@ -246,15 +214,18 @@ class Hub(Generic[S]):
             if entry is None:
                 return
             members = entry.members
-            entry.queued_in = self._turn
+            entry.queued_in = self.turn
         if publication.exclude is not None:
             members = self._without(members, publication.exclude)
         self._counters.messages_sent += len(members)
         frame = text_frame(encode_broadcast(publication))
-        # As `_enqueue`.
-        self._queue.append((members, frame, publication.topic))
-        self._queue_bytes += len(frame)
-        if self._queue_bytes > HIGH_WATER:
+        # As `enqueue`, whose call every publication would pay for.
+        writes = len(members)
+        if len(frame) >= PIECE:
+            writes *= 1 + len(frame) // PIECE
+        self._queue.append((members, frame, publication.topic, writes))
+        self._queued += writes
+        if self._queued > self.high_water:
             self.congested = True
         if not self._scheduled:
             self._scheduled = True
@@ -265,7 +236,7 @@ class Hub(Generic[S]):
         entry = self._patterns.get(name) if is_pattern(name) else None
         members = self._members(name) if entry is None else dict(entry.members)
         if members is not None:
-            self._enqueue(members, text_frame(message))
+            self.enqueue(members, text_frame(message))
 
     def _without(self, members: dict[S, None], connection_id: str) -> dict[S, None]:
         """All of `members` but one connection."""
@@ -275,146 +246,3 @@ class Hub(Generic[S]):
         rest = members.copy()
         del rest[excluded]
         return rest
-
-    def deliver_to(self, subscribers: Iterable[S], *messages: bytes) -> None:
-        """Queue messages for some connections, in order with what is queued already."""
-        members = dict.fromkeys(subscribers)
-        if members and messages:
-            self._enqueue(members, b"".join(map(text_frame, messages)))
-
-    def _enqueue(self, members: dict[S, None], frame: bytes) -> None:
-        self._queue.append((members, frame, None))
-        self._queue_bytes += len(frame)
-        if self._queue_bytes > HIGH_WATER:
-            self.congested = True
-        if not self._scheduled:
-            self._scheduled = True
-            self._call_soon(self._flush)
-
-    def reply(self, subscriber: S, message: bytes) -> None:
-        """Answer a connection: at once, or after what this turn has for it."""
-        frame = text_frame(message)
-        if self._scheduled:
-            self._replies.setdefault(subscriber, []).append(frame)
-        else:
-            _write(subscriber, frame)
-
-    def greet(self, subscriber: S, message: bytes) -> None:
-        """Write to a new connection before all that may be queued for it."""
-        _write(subscriber, text_frame(message))
-
-    def finish(self, subscriber: S) -> None:
-        """Write what is queued for a connection that is about to end; not while writing."""
-        if self._rest is not None:  # it may have had what the others still get, or not
-            return
-        frames = [frame for members, frame, _ in self._queue if subscriber in members]
-        frames += self._replies.pop(subscriber, ())
-        if frames:
-            _write(subscriber, b"".join(frames))
-
-    def hold(self, publisher: Holdable) -> None:
-        """Read no more of a publisher until the queue has drained."""
-        if publisher not in self._held:
-            self._held[publisher] = None
-            publisher.hold()
-
-    def flush(self) -> None:
-        """Write all that is queued now, however long it takes."""
-        while self._queue or self._rest is not None or self._replies:
-            self._write_slice()
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        self._write_slice()
-        if (self._queue or self._rest is not None) and not self._scheduled:
-            self._scheduled = True
-            self._call_soon(self._flush)
-        if self.congested and self._queue_bytes <= LOW_WATER:
-            self.congested = False
-            held, self._held = self._held, {}
-            for publisher in held:
-                publisher.release()
-
-    def _write_slice(self) -> None:
-        """Write what is queued, up to about `SLICE` writes; then the replies."""
-        queue = self._queue
-        budget = SLICE
-        while budget > 0:
-            if self._rest is not None:
-                data = self._data
-                part = list(islice(self._rest, budget))
-                if len(part) < budget:
-                    self._rest = None
-                budget -= self._write_all(part, data, self._parts)
-            elif queue:
-                queued = queue.popleft()
-                members, data, _ = queued
-                parts: Sequence[_Queued[S]] = (queued,)
-                if queue and queue[0][0] is members:
-                    parts = self._merge(queued)
-                    data = b"".join([frame for _, frame, _ in parts])
-                self._queue_bytes -= len(data)
-                if len(members) <= budget:
-                    budget -= self._write_all(members, data, parts)
-                else:
-                    self._rest = iter(members)
-                    self._data, self._parts = data, parts
-            else:
-                self._turn += 1
-                break
-        if self._replies:
-            replies, self._replies = self._replies, {}
-            for subscriber, frames in replies.items():
-                _write(subscriber, b"".join(frames))
-
-    def _merge(self, first: _Queued[S]) -> list[_Queued[S]]:
-        """Take off the queue what follows `first` to the same members, to be written with it."""
-        queue = self._queue
-        members, data, _ = first
-        parts = [first]
-        size = len(data)
-        while queue and queue[0][0] is members and size < MERGE:
-            queued = queue.popleft()
-            parts.append(queued)
-            size += len(queued[1])
-        return parts
-
-    def _write_all(self, members: Collection[S], data: bytes, parts: Sequence[_Queued[S]]) -> int:
-        """Write to each of `members` what `parts` are together; answer how many they are."""
-        size = len(data)
-        stuck: list[tuple[S, int]] | None = None
-        for subscriber in members:
-            try:
-                sent = subscriber.send(data)
-                if sent == size:
-                    continue
-            except OSError:
-                sent = 0
-            if stuck is None:
-                stuck = []
-            stuck.append((subscriber, sent))
-        if stuck is not None:
-            pieces = self._pieces(parts)
-            for subscriber, sent in stuck:
-                subscriber.unsent(data, sent, pieces)
-        return len(members)
-
-    def _pieces(self, parts: Sequence[_Queued[S]]) -> Sequence[Piece]:
-        """What may be dropped of what was to be written: nothing, or pieces that say so."""
-        pieces = []
-        for _, frame, topic in parts:
-            policy = "close" if topic is None else self.slow_consumers(topic)
-            if policy == "close":
-                pieces.append(Piece(frame))
-            else:
-                pieces.append(Piece(frame, topic, policy == "latest"))
-        return pieces if any(piece.topic is not None for piece in pieces) else ()
-
-
-def _write(subscriber: Subscriber, data: bytes) -> None:
-    try:
-        sent = subscriber.send(data)
-    except OSError:
-        sent = 0
-    if sent != len(data):
-        subscriber.unsent(data, sent)

@@ -3,7 +3,8 @@
 What many connections have taken is free again when they close, but stays with the process: free
 lists of the interpreter hold on to single objects all over it, and the C library to free pages.
 A full collection empties the first, `malloc_trim` the second. With few connections left both
-take a few milliseconds.
+take a few milliseconds. What waited for clients that did not read is in large pieces: `malloc_trim`
+alone gives that back, which is quick however many connections there are.
 """
 
 from __future__ import annotations
@@ -16,26 +17,46 @@ from collections.abc import Callable
 WORTHWHILE = 1000
 # The part of the most connections there were that is few.
 FEW = 0.1
+# Slow clients that are worth it, as each may have had a megabyte waiting, and the seconds after the
+# last of them was closed in which what waited has certainly gone.
+STUCK = 16
+QUIET = 10
 
 
 class Reclaimer:
-    """Watches the number of connections, and calls `reclaim` once after most have gone."""
+    """Calls `reclaim` once after most connections have gone, `trim` after slow clients have."""
 
-    def __init__(self, reclaim: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        reclaim: Callable[[], object] | None = None,
+        trim: Callable[[], object] | None = None,
+    ) -> None:
         self._reclaim = reclaim or give_back
+        self._trim = trim or give_back_pages
         self._most = 0
+        self._stuck = self._settled = self._quiet = 0
 
-    def note(self, connections: int) -> None:
-        """So many connections are open now; to be told once a second."""
+    def note(self, connections: int, stuck: int) -> None:
+        """So many connections are open now, so many were ever too slow; told once a second."""
         self._most = max(self._most, connections)
         if self._most >= WORTHWHILE and connections <= self._most * FEW:
             self._most = connections
             self._reclaim()
+        self._quiet = self._quiet + 1 if stuck == self._stuck else 0
+        self._stuck = stuck
+        if stuck - self._settled >= STUCK and self._quiet >= QUIET:
+            self._settled = stuck
+            self._trim()
 
 
 def give_back() -> None:
     """Collect garbage, empty the interpreter's free lists, and return free pages."""
     gc.collect()
+    give_back_pages()
+
+
+def give_back_pages() -> None:
+    """Return free pages."""
     if _malloc_trim is not None:
         _malloc_trim(0)
 

@@ -113,6 +113,10 @@ class Piece(NamedTuple):
     topic: str | None = None
     newest_only: bool = False
 
+    def carried_as(self, frames: bytes) -> Piece:
+        """The same in another form."""
+        return Piece(frames, self.topic, self.newest_only)
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:

@@ -29,7 +29,7 @@ from realtime.backends import Backends
 from realtime.credentials import Credentials, make_tokens
 from realtime.drain import Drain, close_all
 from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
-from realtime.fastpath import call_soon_of, connection_class
+from realtime.fastpath import connection_class
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
@@ -57,6 +57,7 @@ from realtime.sse import Streams
 from realtime.stores import make_stores, run_alone, state_directory
 from realtime.tls import Certificates
 from realtime.tracing import Tracing
+from realtime.turns import call_soon_of
 from realtime.websocket import Factory, WebSocketOptions
 from realtime.wheel import TimerWheel
 from realtime.workers import Workers
@@ -275,7 +276,8 @@ class RealtimeService(Service):
         self._samples.beat(self._reactor.seconds(), time.monotonic())
         self.node.advance()
         self._parts.tick()
-        self._reclaimer.note(self.node.counters.active_connections)
+        counters = self.node.counters
+        self._reclaimer.note(counters.active_connections, counters.closed_slow_consumers)
 
     def _about(self) -> dict[str, Any]:
         """What the node says of itself, which `/info` tells everybody."""

@@ -115,9 +115,7 @@ class Stream:
         """Let it wait; close with 4002 where there is no room for what may not be dropped."""
         if self._code is not None:
             return
-        pieces = [
-            piece._replace(frames=self._events(piece.frames)) for piece in pieces or [Piece(data)]
-        ]
+        pieces = [piece.carried_as(self._events(piece.frames)) for piece in pieces or [Piece(data)]]
         if not self._queue.add(b"", 0, pieces):
             self._admission.node.counters.closed_slow_consumers += 1
             self.close(CloseCode.SLOW_CONSUMER)

@@ -41,7 +41,7 @@ async def subscribe(caller: Caller, command: Subscribe) -> None:
         try:
             taken.append(await joining)
         except RealtimeError as error:
-            denied.append(error)
+            denied.append(error.bare())
         except Exception:
             _log.failure("Subscribing to one of several topics failed")
             denied.append(InternalError())
@@ -79,7 +79,7 @@ def _begin(
                     raise Forbidden(message, details={"topic": name})
                 new += 1
         except RealtimeError as error:
-            denied.append(error)
+            denied.append(error.bare())
             continue
         since = recover.get(name)
         position = None if since is None else Position(since.offset, since.epoch)

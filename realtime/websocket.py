@@ -122,7 +122,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self._network = admission.network(self.transport, [forwarded] if forwarded else [])
             self._identity = admission.admit(token, request.origin or None, host, self._network)
         except RealtimeError as error:
-            self._refusal = error
+            self._refusal = error.bare()
         except Exception:
             self._log.failure("A WebSocket handshake failed")
             self._refusal = InternalError()
@@ -139,7 +139,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             assert self._identity is not None  # noqa: S101
             await self.factory.admission.ask(self._identity)
         except RealtimeError as error:
-            self._refusal = error
+            self._refusal = error.bare()
         except Exception:
             self._log.failure("A WebSocket handshake failed")
             self._refusal = InternalError()
@@ -271,8 +271,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             return
         if self.websocket_extensions_in_use:
             pieces = [
-                piece._replace(frames=self._deflate(piece.frames))
-                for piece in pieces or [Piece(data)]
+                piece.carried_as(self._deflate(piece.frames)) for piece in pieces or [Piece(data)]
             ]
         if not queue.add(data, sent, pieces):
             self.factory.node.counters.closed_slow_consumers += 1

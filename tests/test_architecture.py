@@ -19,16 +19,16 @@ FLOORS: tuple[str, ...] = (
     "addresses crowd envelope event_stream frames history idempotency limits metrics names origins"
     " passwords patterns redis_keys redis_url revocations rules samples schemas topics"
     " trace wheel",
-    "accounts api_keys broker_memory broker_redis cluster_redis database durable history_sqlite hub"
-    " presence_memory presence_redis presence_scripts login_limits_redis session_scripts"
-    " sessions_redis sessions_sqlite hooks redis_channels redis_client redis_endpoint redis_feeds"
-    " redis_history redis_ring signed_post"
+    "accounts api_keys broker_memory broker_redis cluster_redis database durable fanout"
+    " history_sqlite hub presence_memory presence_redis presence_scripts login_limits_redis"
+    " session_scripts sessions_redis sessions_sqlite hooks redis_channels redis_client"
+    " redis_endpoint redis_feeds redis_history redis_ring signed_post"
     " jwks signing_keys token_keys tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "admission asking drain handlers peer subscribing trace_hooks tracing waiting",
     "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
     " rest_connections rest_console rest_publish rest_requests rest_sessions rest_topics"
-    " send_queue sse websocket",
+    " send_queue sse turns websocket",
     "site",
     "credentials namespaces parse option limit_options option_table settings options memory"
     " outgoing parts stores listening process reload tls"
@@ -45,6 +45,7 @@ NEIGHBOURS = {
     "samples": {"metrics"},
     "trace": {"limits", "names", "topics"},
     "accounts": {"database"},
+    "hub": {"fanout"},
     "broker_memory": {"durable"},
     "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
@@ -66,7 +67,7 @@ NEIGHBOURS = {
     "webhook_delivery": {"signed_post"},
     "webhook_queue_sqlite": {"database", "webhook_delivery"},
     "webhooks": {"signed_post", "webhook_delivery"},
-    "fastpath": {"websocket"},
+    "fastpath": {"send_queue", "websocket"},
     "websocket": {"answers", "compression", "handshake", "send_queue"},
     "node": {"arrivals"},
     "nodes": {"node"},
@@ -151,10 +152,31 @@ def is_private(name: str) -> bool:
 
 
 def private_names_used(path: Path) -> set[str]:
-    """Private attributes and modules that a file uses and does not itself define."""
+    """Private attributes and modules that a file uses and that are not ours.
+
+    Ours are those that it defines itself, and those of the modules with its classes' bases.
+    """
+    used, defined, bases = _names(path)
+    for base in bases:
+        defined |= _names(base)[1]
+    return {name for name in used - defined if is_private(name)}
+
+
+def _names(path: Path) -> tuple[set[str], set[str], set[Path]]:
+    """What a file uses, what it defines, and the files of ours that have bases of its classes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    used, defined = set(), set()
+    used, defined, inherited, origins = set(), set(), set(), {}
     for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            inherited |= {
+                name.id
+                for base in node.bases
+                for name in ast.walk(base)
+                if isinstance(name, ast.Name)
+            }
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("realtime."):
+            origin = PACKAGE / f"{(node.module or '').partition('.')[2].replace('.', '/')}.py"
+            origins |= {alias.name: origin for alias in node.names}
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             defined.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -163,7 +185,7 @@ def private_names_used(path: Path) -> set[str]:
             (defined if isinstance(node.ctx, ast.Store) else used).add(node.attr)
         elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("realtime"):
             used.update([*(node.module or "").split("."), *(alias.name for alias in node.names)])
-    return {name for name in used - defined if is_private(name)}
+    return used, defined, {origins[name] for name in inherited & origins.keys()}
 
 
 def foreign_names_overridden(module: str) -> set[str]:
@@ -247,9 +269,9 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertLessEqual(users, {"redis_client"})
 
     def test_private_names_stay_in_one_module(self) -> None:
-        """Private names of the frameworks are used and overridden in fastpath.py alone."""
+        """Private names of the frameworks are used in fastpath.py and turns.py alone."""
         for path in PACKAGE.glob("*.py"):
-            if path.stem not in ("fastpath", "__main__"):
+            if path.stem not in ("fastpath", "turns", "__main__"):
                 self.assertLessEqual(private_names_used(path), {"_exit"}, path.name)  # os._exit
                 self.assertEqual(foreign_names_overridden(path.stem), set(), path.name)
 

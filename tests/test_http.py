@@ -247,6 +247,11 @@ class MalformedTests(HttpTestCase):
             POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
             POST + b"Content-Length: " + b"9" * 5000 + b"\r\nX: y\r\n\r\n",
             POST + b"Transfer-Encoding: gzip\r\n\r\n",
+            POST + b"Transfer-Encoding: identity\r\n\r\n",
+            POST + b"Transfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n",
+            POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+            POST + b"X: y\r\n\tContent-Length: 5\r\n\r\n",
+            b"GET /health/live HTTP/1.1\r\n Host: server\r\n\r\n",
             CHUNKED + b"zz\r\n",
             CHUNKED + b"1\r\nxx\r\n",
         ):

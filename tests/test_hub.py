@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime import fanout
 from realtime import hub as hub_module
 from realtime.envelope import encode_broadcast
 from realtime.frames import text_frame
@@ -178,15 +179,14 @@ class HubMachine(RuleBasedStateMachine):
     @initialize(
         slice=st.sampled_from([1, 2, 3, 1000]),
         merge=st.sampled_from([1, 150, 64 * 1024]),
-        high=st.sampled_from([100, 1000, 1 << 20]),
+        high=st.sampled_from([1, 10, 1 << 20]),
         routed=st.sampled_from([0, 2, 1000]),
     )
     def constants(self, slice: int, merge: int, high: int, routed: int) -> None:
         """Draw the hub's constants; the test puts them back."""
-        hub_module.SLICE = slice
-        hub_module.MERGE = merge
-        hub_module.HIGH_WATER = high
-        hub_module.LOW_WATER = high // 2
+        fanout.SLICE = slice
+        fanout.MERGE = merge
+        fanout.Fanout.high_water = high
         hub_module.MAX_ROUTED = routed
 
     def next(self) -> int:
@@ -321,7 +321,7 @@ class HubMachine(RuleBasedStateMachine):
         """Write all at once."""
         self.hub.flush()
         self.forget_ended()
-        assert self.hub._queue_bytes == 0
+        assert self.hub._queued == 0
 
     @invariant()
     def counts(self) -> None:
@@ -373,7 +373,7 @@ class HubMachine(RuleBasedStateMachine):
         self.forget_ended()
         assert not self.hub.congested
         assert not self.producer.paused
-        assert self.hub._queue_bytes == 0
+        assert self.hub._queued == 0
         for socket, owed in self.owed.items():
             if socket.ended or socket.dead:
                 continue
@@ -395,8 +395,10 @@ class HubStateTests(SynchronousTestCase):
 
     def test_everyone_gets_what_they_are_owed(self) -> None:
         """Whatever happens in whatever order: each gets its messages once, in order, no others."""
-        for name in ("SLICE", "MERGE", "HIGH_WATER", "LOW_WATER", "MAX_ROUTED"):
-            self.patch(hub_module, name, getattr(hub_module, name))
+        for name in ("SLICE", "MERGE"):
+            self.patch(fanout, name, getattr(fanout, name))
+        self.patch(fanout.Fanout, "high_water", fanout.Fanout.high_water)
+        self.patch(hub_module, "MAX_ROUTED", hub_module.MAX_ROUTED)
         run_state_machine_as_test(
             HubMachine, settings=settings(max_examples=200, stateful_step_count=40)
         )
@@ -458,7 +460,7 @@ class WritingTests(HubTestCase):
 
     def test_merge_is_bounded(self) -> None:
         """A write holds no more than MERGE bytes and the frame that exceeds them."""
-        self.patch(hub_module, "MERGE", 1000)
+        self.patch(fanout, "MERGE", 1000)
         socket = self.socket("u", "a")
         sent = [publication("a", number, 300) for number in range(21)]
         for each in sent:
@@ -469,7 +471,7 @@ class WritingTests(HubTestCase):
 
     def test_slices(self) -> None:
         """A turn makes at most SLICE writes; the next goes on where it stopped."""
-        self.patch(hub_module, "SLICE", 10)
+        self.patch(fanout, "SLICE", 10)
         sockets = [self.socket("u", "a") for _ in range(25)]
         self.hub.deliver(publication("a", 1))
         written = []
@@ -478,9 +480,20 @@ class WritingTests(HubTestCase):
             written.append(sum(len(socket.writes) for socket in sockets))
         self.assertEqual(written, [10, 20, 25])
 
+    def test_slices_of_large_messages(self) -> None:
+        """A large message counts as several writes, so that its turn takes no longer."""
+        self.patch(fanout, "SLICE", 10)
+        sockets = [self.socket("u", "a") for _ in range(8)]
+        self.hub.deliver(publication("a", 1, size=3 * fanout.PIECE))
+        written = []
+        while self.turn.soon:
+            self.turn.end()
+            written.append(sum(len(socket.writes) for socket in sockets))
+        self.assertEqual(written, [3, 6, 8])
+
     def test_slices_count_small_topics_together(self) -> None:
         """Many topics of few subscribers are bounded as one topic of many is."""
-        self.patch(hub_module, "SLICE", 10)
+        self.patch(fanout, "SLICE", 10)
         sockets = [self.socket("u", f"t{number}") for number in range(30)]
         for number in range(30):
             self.hub.deliver(publication(f"t{number}", number))
@@ -491,7 +504,7 @@ class WritingTests(HubTestCase):
 
     def test_change_between_slices(self) -> None:
         """Who leaves or comes while a write is under way changes nothing of that write."""
-        self.patch(hub_module, "SLICE", 2)
+        self.patch(fanout, "SLICE", 2)
         sockets = [self.socket("u", "a") for _ in range(6)]
         first, second = publication("a", 1), publication("a", 2)
         self.hub.deliver(first)
@@ -572,7 +585,7 @@ class WritingTests(HubTestCase):
 
     def test_flush(self) -> None:
         """A flush writes everything at once, however many slices that is, and replies too."""
-        self.patch(hub_module, "SLICE", 2)
+        self.patch(fanout, "SLICE", 2)
         sockets = [self.socket("u", "a") for _ in range(7)]
         sent = [publication("a", 1), publication("a", 2)]
         self.hub.deliver(sent[0])
@@ -596,7 +609,7 @@ class WritingTests(HubTestCase):
 
     def test_replies_do_not_wait_for_a_backlog(self) -> None:
         """A reply is written in its turn, though the turn's messages take more of them."""
-        self.patch(hub_module, "SLICE", 2)
+        self.patch(fanout, "SLICE", 2)
         sockets = [self.socket("u", "a") for _ in range(7)]
         self.hub.deliver(publication("a", 1))
         self.hub.reply(sockets[6], b"1")
@@ -635,20 +648,18 @@ class CongestionTests(HubTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(hub_module, "SLICE", 1)
-        self.patch(hub_module, "HIGH_WATER", 1000)
-        self.patch(hub_module, "LOW_WATER", 500)
-        self.patch(hub_module, "MERGE", 1)
+        self.patch(fanout, "SLICE", 1)
+        self.patch(fanout.Fanout, "high_water", 10)
+        self.patch(fanout, "MERGE", 1)
 
     def test_hold_and_resume(self) -> None:
         """Above the high mark publishers are held, once each; below the low one they go on."""
         self.socket("u", "a")
-        frame = len(self.frames(publication("a", 10)))
         accepted = 0
         while not self.hub.congested:
             accepted += 1
             self.hub.deliver(publication("a", 10))
-        self.assertEqual(accepted, 1000 // frame + 1)
+        self.assertEqual(accepted, 11)
         producers = [Producer(), Producer()]
         for producer in producers * 2:
             self.hub.hold(producer)
@@ -658,10 +669,19 @@ class CongestionTests(HubTestCase):
             self.assertTrue(all(producer.paused for producer in producers))
             self.turn.end()
             left -= 1
-        self.assertEqual(left, 500 // frame)
+        self.assertEqual(left, 5)
         self.assertEqual([producer.paused for producer in producers], [False, False])
         self.turn.settle()
         self.assertEqual([producer.pauses for producer in producers], [1, 1])
+
+    def test_many_subscribers(self) -> None:
+        """What goes to many, or is large, holds publishers sooner, as it takes longer to write."""
+        for _ in range(4):
+            self.socket("u", "a")
+        self.hub.deliver(publication("a", 1))
+        self.assertFalse(self.hub.congested)
+        self.hub.deliver(publication("a", 2, size=2 * fanout.PIECE))
+        self.assertTrue(self.hub.congested)
 
     def test_flush_relieves(self) -> None:
         """After a flush the publishers go on in the turn that follows."""

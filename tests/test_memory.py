@@ -6,7 +6,7 @@ import gc
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime.memory import Reclaimer, give_back
+from realtime.memory import QUIET, STUCK, Reclaimer, give_back
 
 
 class ReclaimerTests(SynchronousTestCase):
@@ -18,7 +18,7 @@ class ReclaimerTests(SynchronousTestCase):
         now = 0
         reclaimer = Reclaimer(lambda: found.append(now))
         for now in connections:
-            reclaimer.note(now)
+            reclaimer.note(now, 0)
         return found
 
     def test_after_most_have_gone(self) -> None:
@@ -29,6 +29,16 @@ class ReclaimerTests(SynchronousTestCase):
     def test_few(self) -> None:
         """A few connections that come and go are not worth it."""
         self.assertEqual(self.calls(999, 0, 999, 0), [])
+
+    def test_slow_clients(self) -> None:
+        """After many of them pages are returned, once none was closed for some seconds."""
+        trims: list[int] = []
+        now = 0
+        reclaimer = Reclaimer(self.fail, lambda: trims.append(now))
+        stuck = [STUCK - 1] * 100 + [STUCK, STUCK + 1] + [STUCK + 2] * 100
+        for now, closed in enumerate(stuck):  # noqa: B007 - the lambda reads it
+            reclaimer.note(5, closed)
+        self.assertEqual(trims, [102 + QUIET])
 
     def test_give_back(self) -> None:
         """It collects what nobody refers to, cycles too."""

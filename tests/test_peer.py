@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime import __version__
-from realtime import hub as hub_module
+from realtime import __version__, fanout
 from realtime.errors import CloseCode, InvalidToken, TokenExpired, Unavailable
 from realtime.model import Permissions, Position, Publication
 from tests.support.peers import (
@@ -275,7 +274,7 @@ class SubscribeTests(ClientTestCase):
 
     def test_order_under_load(self) -> None:
         """The same holds while so much is queued that it takes several turns to write."""
-        self.patch(hub_module, "SLICE", 1)
+        self.patch(fanout, "SLICE", 1)
         for _ in range(3):
             self.world.connect("u2").ask("Subscribe", {"topics": ["busy", "a"]})
         self.wire.ask("Subscribe", {"topics": ["busy"]})

@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from realtime import hub
+from realtime import fanout
 from realtime.drain import close_all
 from realtime.errors import CloseCode, Forbidden, TokenExpired, Unavailable
 from realtime.handshake import MAX_HEAD, SUBPROTOCOL
@@ -1033,7 +1033,7 @@ class Closing:
 
     def test_closed_amid_a_long_write(self) -> None:
         """One who is closed while a write to many is under way misses the end, never the middle."""
-        self.patch(hub, "SLICE", 1)
+        self.patch(fanout, "SLICE", 1)
         rig = self.rig()
         bob, alice = rig.subscriber("bob"), rig.subscriber("alice")
         now = rig.clock.seconds()
@@ -1330,8 +1330,7 @@ class SlowConsumers:
 
     def test_publisher_is_held(self) -> None:
         """A publisher that is faster than the server writes is read no further, then goes on."""
-        self.patch(hub, "HIGH_WATER", 10_000)
-        self.patch(hub, "LOW_WATER", 5_000)
+        self.patch(fanout.Fanout, "high_water", 10)
         rig = self.rig()
         carol = rig.subscriber("carol")
         alice = rig.connect()
@@ -1354,8 +1353,7 @@ class SlowConsumers:
 
     def test_held_publisher_vanishes(self) -> None:
         """A publisher that goes while it is held is noticed, and the rest of the queue is sent."""
-        self.patch(hub, "HIGH_WATER", 10_000)
-        self.patch(hub, "LOW_WATER", 5_000)
+        self.patch(fanout.Fanout, "high_water", 10)
         for leave in (RawClient.abandon, RawClient.reset):
             rig = self.rig()
             carol = rig.subscriber("carol")

@@ -32,11 +32,12 @@ from twisted.web.http_headers import Headers
 from realtime.addresses import Proxies
 from realtime.admission import Admission
 from realtime.errors import InvalidToken
-from realtime.fastpath import FastConnection, call_soon_of
+from realtime.fastpath import FastConnection
 from realtime.interfaces import Events
 from realtime.model import Identity, Namespace
 from realtime.origins import Origins
 from realtime.peer import ClientPolicy
+from realtime.turns import call_soon_of
 from realtime.websocket import Connection, Factory, WebSocketOptions
 from tests.support.http import Answer
 from tests.support.node import make_node
