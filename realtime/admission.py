@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from realtime.addresses import Proxies, network_of
 from realtime.asking import AskingClient
-from realtime.errors import Forbidden, InvalidToken, TooManyConnections
+from realtime.audit import Audit
+from realtime.errors import Forbidden, InvalidToken, RealtimeError, TooManyConnections
 from realtime.interfaces import Transport
 from realtime.model import Identity
 from realtime.node import Node
@@ -31,11 +32,13 @@ class Admission:
         per_user: int = 0,
         per_address: int = 0,
         token_in_url: bool = True,
+        audit: Audit | None = None,
     ) -> None:
         self.node = node
         self.origins = origins
         # Whether URLs, which proxies write to logs, may have the token.
         self.token_in_url = token_in_url
+        self._audit = audit or Audit()
         self._roles = connect_roles
         self._proxies = proxies or Proxies()
         # Connections on this node that a user, or an address, may have; 0 is any number.
@@ -80,11 +83,19 @@ class Admission:
         self.node.counters.limited_connections += 1
         raise TooManyConnections(limit)
 
+    def refused(self, error: RealtimeError, transport: Any, forwarded: Iterable[str]) -> None:
+        """Have the audit log tell of a handshake that was refused, unless there was no room."""
+        if error.status < 500:
+            address = self._audit.address(transport.getPeer(), forwarded)
+            self._audit.refused("connect", error, address=address)
+
     def identify(self, token: str) -> Identity:
         """Whose token it is, if they have a role that may connect. Raises 401 and 403 errors."""
         identity = self._authenticate(token)
         if self._roles and self._roles.isdisjoint(identity.roles):
-            raise Forbidden("Connecting needs a role that the token does not have")
+            error = Forbidden("Connecting needs a role that the token does not have")
+            error.actor = identity.user_id
+            raise error
         return identity
 
     async def ask(self, identity: Identity) -> None:
@@ -93,7 +104,11 @@ class Admission:
         Raises `Forbidden` or a 503 error.
         """
         assert self.policy.hooks is not None  # noqa: S101
-        await self.policy.hooks.connect(identity)
+        try:
+            await self.policy.hooks.connect(identity)
+        except RealtimeError as error:
+            error.actor = identity.user_id
+            raise
         self.node.admit()
 
     def client(self, transport: Transport, identity: Identity, network: str = "") -> Client:

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from secrets import token_hex
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from realtime.accounts import Accounts
 from realtime.addresses import network_of
-from realtime.errors import Forbidden, InvalidCredentials, InvalidToken, NotFound, RateLimited
+from realtime.audit import Audit
+from realtime.errors import (
+    Forbidden,
+    InvalidCredentials,
+    InvalidToken,
+    NotFound,
+    RateLimited,
+    RealtimeError,
+)
 from realtime.interfaces import NETWORK_LOGINS, USER_LOGINS, ILoginLimits, ISessions
 from realtime.limits import KeyedLimiter
 from realtime.model import Identity, User
 from realtime.names import ADMIN_ROLE, MAX_BYTES, is_name, username_key
-from realtime.tokens import Tokens
+from realtime.tokens import RefreshClaims, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class Auth:
         *,
         login_limits: ILoginLimits,
         rotate_refresh_tokens: bool = False,
+        audit: Audit | None = None,
     ) -> None:
         self._tokens = tokens
         self._accounts = accounts
@@ -85,6 +95,7 @@ class Auth:
         self._on_revoked = on_revoked
         self._login_limits = login_limits
         self._rotate = rotate_refresh_tokens
+        self._audit = audit or Audit()
 
     async def start(self) -> None:
         """Load what is revoked, and watch for more. Raises `Unavailable`."""
@@ -110,6 +121,18 @@ class Auth:
 
         Raises `InvalidCredentials`, `RateLimited` (before any work) or `Unavailable`.
         """
+        try:
+            login = await self._login(username, password, address)
+        except RealtimeError as error:
+            self._audit.refused("login", error, username=username, address=address)
+            raise
+        user, session = login.user, login.session_id
+        self._audit.note(
+            "login", user=user.user_id, username=user.username, session=session, address=address
+        )
+        return login
+
+    async def _login(self, username: str, password: str, address: str | None) -> Login:
         now = self._clock.seconds()
         user_key = username_key(username[:MAX_BYTES])
         network = network_of(address or "")
@@ -132,12 +155,23 @@ class Auth:
             user=user,
         )
 
-    async def refresh(self, refresh_token: str) -> Renewal:
+    async def refresh(self, refresh_token: str, address: str | None = None) -> Renewal:
         """Issue another access token, with the user's present roles.
 
         Raises `InvalidToken`, `TokenExpired` or `Unavailable`.
         """
-        claims = self._tokens.verify_refresh(refresh_token)
+        about: dict[str, Any] = {"address": address}
+        try:
+            claims = self._tokens.verify_refresh(refresh_token)
+            about |= {"user": claims.user_id, "session": claims.session_id}
+            renewal = await self._renew(claims)
+        except RealtimeError as error:
+            self._audit.refused("refresh", error, **about)
+            raise
+        self._audit.note("refresh", **about)
+        return renewal
+
+    async def _renew(self, claims: RefreshClaims) -> Renewal:
         user = await self._accounts.get(claims.user_id)
         if user is None or user.disabled:
             raise InvalidToken("The session has ended.")
@@ -155,15 +189,32 @@ class Auth:
         access_token = self._tokens.issue_access(user, claims.session_id)
         return Renewal(access_token, int(self._tokens.access_ttl), refresh)
 
-    async def end_session(self, identity: Identity, session_id: str) -> None:
+    async def end_session(
+        self, identity: Identity, session_id: str, address: str | None = None
+    ) -> None:
         """End a session of the bearer's own, or, for role admin, anybody's.
 
         Raises `NotFound`, `Forbidden` or `Unavailable`.
         """
+        try:
+            user_id = await self._end_session(identity, session_id)
+        except RealtimeError as error:
+            error.actor = identity.user_id
+            raise
+        self._audit.note(
+            "session_end",
+            user=user_id,
+            actor=identity.user_id,
+            session=session_id,
+            address=address,
+        )
+
+    async def _end_session(self, identity: Identity, session_id: str) -> str:
+        """End it, and answer whose it was."""
         if session_id == identity.session_id:
             until = identity.expires_at + self._tokens.leeway
             await self._sessions.end(session_id, access_until=until)
-            return
+            return identity.user_id
         session = await self._sessions.get(session_id) if is_name(session_id) else None
         if session is None:
             raise NotFound("There is no such session.")
@@ -171,6 +222,7 @@ class Auth:
             raise Forbidden("The session is another user's.")
         if not await self._sessions.end(session_id):
             raise NotFound("There is no such session.")
+        return session.user_id
 
     def _access_until(self) -> float:
         """When an access token issued about now can last be used, generously."""

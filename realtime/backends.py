@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from realtime.api_keys import PREFIX, ApiKeys
+from realtime.audit import Audit
 from realtime.auth import Auth
 from realtime.errors import Forbidden, InvalidToken
 from realtime.model import Identity
@@ -12,7 +13,8 @@ from realtime.names import ADMIN_ROLE, SERVICE_ROLE
 class Backends:
     """Judges API keys, and access tokens by their roles."""
 
-    def __init__(self, auth: Auth, keys: ApiKeys) -> None:
+    def __init__(self, auth: Auth, keys: ApiKeys, audit: Audit | None = None) -> None:
+        self.audit = audit or Audit()
         self._auth = auth
         self._keys = keys
 
@@ -20,14 +22,15 @@ class Backends:
         """Whose key or token this is; raises 401 and 403 errors."""
         identity = self._identify(token)
         if identity.roles.isdisjoint((ADMIN_ROLE, SERVICE_ROLE)):
-            raise Forbidden(f"This needs the role {SERVICE_ROLE} or {ADMIN_ROLE}, or an API key.")
+            needed = f"{SERVICE_ROLE} or {ADMIN_ROLE}, or an API key"
+            raise _forbidden(identity, needed)
         return identity
 
     def admin(self, token: str) -> Identity:
         """Which admin's token this is; raises 401 and 403 errors."""
         identity = self._identify(token)
         if ADMIN_ROLE not in identity.roles:
-            raise Forbidden(f"This needs the role {ADMIN_ROLE}.")
+            raise _forbidden(identity, ADMIN_ROLE)
         return identity
 
     def _identify(self, token: str) -> Identity:
@@ -37,3 +40,9 @@ class Backends:
         if identity is None:
             raise InvalidToken("There is no such API key.")
         return identity
+
+
+def _forbidden(identity: Identity, needed: str) -> Forbidden:
+    error = Forbidden(f"This needs the role {needed}.")
+    error.actor = identity.user_id
+    return error

@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from realtime.audit import Audit, AuditFile
 from realtime.check_config import add_arguments, check_config
 from realtime.credentials import make_tokens, read_secrets
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
+from realtime.metrics import Counters
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
 from realtime.remote import add_remote, run_remote
@@ -125,13 +127,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(given: argparse.Namespace, settings: Settings, reactor: Any) -> None:
+    audit = _open_audit(settings, reactor)
     stores = make_stores(state_directory(settings.state), reactor)
     await stores.database.open()
     try:
         run: Callable[..., Any] = given.run
-        await run(given, stores, settings, reactor)
+        about: dict[str, Any] | None = await run(given, stores, settings, reactor)
+        event = _EVENTS.get(getattr(run, "func", run))
+        if event is not None and about is not None:
+            # Who has a shell here is known to the system, by number.
+            audit.note(event, actor=f"uid:{os.getuid()}", **about)
     finally:
         await stores.close()
+        audit.close()
+
+
+def _open_audit(settings: Settings, reactor: Any) -> Audit:
+    if settings.audit_log is None:
+        return Audit()
+    # What a command prints goes to standard output, and is not to be mixed with this.
+    return Audit(AuditFile(settings.audit_log, Counters(), standard=2), reactor)
 
 
 def _own_token(given: argparse.Namespace, settings: Settings, user: str) -> str | None:
@@ -164,7 +179,12 @@ async def _find(stores: Stores, name: str) -> User:
     return user
 
 
-async def _add(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+def _about(user: User) -> dict[str, Any]:
+    """What the audit log has of a user."""
+    return {"user": user.user_id, "username": user.username}
+
+
+async def _add(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
     first = not await stores.accounts.list()
     user = await stores.accounts.create(given.name, _password(), given.role or DEFAULT_ROLES)
     if first and ADMIN_ROLE not in user.roles:
@@ -174,31 +194,40 @@ async def _add(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
             file=sys.stderr,
         )
     print(f"{user.user_id}  {user.username}  {','.join(user.roles)}")
+    return {**_about(user), "roles": ",".join(user.roles)}
 
 
-async def _passwd(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+async def _passwd(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
     user = await _find(stores, given.name)
     await stores.accounts.set_password(user.user_id, _password())
+    return _about(user)
 
 
-async def _roles(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+async def _roles(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any] | None:
     user = await _find(stores, given.name)
     if given.role:
         await stores.accounts.set_roles(user.user_id, given.role)
         user = await _find(stores, given.name)
     print(",".join(user.roles))
+    return {**_about(user), "roles": ",".join(user.roles)} if given.role else None
 
 
-async def _disable(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
-    await stores.accounts.set_disabled((await _find(stores, given.name)).user_id, True)
+async def _disable(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
+    user = await _find(stores, given.name)
+    await stores.accounts.set_disabled(user.user_id, True)
+    return _about(user)
 
 
-async def _enable(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
-    await stores.accounts.set_disabled((await _find(stores, given.name)).user_id, False)
+async def _enable(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
+    user = await _find(stores, given.name)
+    await stores.accounts.set_disabled(user.user_id, False)
+    return _about(user)
 
 
-async def _remove(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
-    await stores.accounts.remove((await _find(stores, given.name)).user_id)
+async def _remove(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
+    user = await _find(stores, given.name)
+    await stores.accounts.remove(user.user_id)
+    return _about(user)
 
 
 async def _list(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
@@ -208,13 +237,15 @@ async def _list(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
         print(f"{user.user_id}  {user.username}  {','.join(user.roles)}  {created}{state}")
 
 
-async def _add_key(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+async def _add_key(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
     print(await stores.keys.add(given.name))
+    return {"key": given.name}
 
 
-async def _remove_key(given: argparse.Namespace, stores: Stores, *_: Any) -> None:
+async def _remove_key(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
     if not await stores.keys.remove(given.name):
         raise NotFound(f"there is no key {given.name!r}")
+    return {"key": given.name}
 
 
 async def _list_keys(
@@ -240,17 +271,20 @@ def _use(listed: Listed) -> str:
 
 async def _rotate_key(
     given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
-) -> None:
+) -> dict[str, Any]:
     _need_own_keys(settings)
     life = max(settings.refresh_token_ttl, settings.access_token_ttl)
-    print(rotate_key(Path(settings.state), reactor.seconds(), life))
+    kid = rotate_key(Path(settings.state), reactor.seconds(), life)
+    print(kid)
+    return {"key": kid}
 
 
 async def _drop_key(
     given: argparse.Namespace, stores: Stores, settings: Settings, reactor: Any
-) -> None:
+) -> dict[str, Any]:
     _need_own_keys(settings)
     drop_key(Path(settings.state), given.kid, reactor.seconds())
+    return {"key": given.kid}
 
 
 def _has_own_keys(settings: Settings) -> bool:
@@ -271,7 +305,7 @@ async def _token(
     settings: Settings,
     reactor: Any,
     tell: Callable[[str], object] = print,
-) -> None:
+) -> dict[str, Any]:
     user = await _find(stores, given.name)
     if user.disabled:
         raise ConfigurationError(f"the user {given.name!r} is disabled")
@@ -282,3 +316,20 @@ async def _token(
         user = replace(user, roles=tuple(given.role))
     tokens = make_tokens(settings, Path(settings.state), reactor)
     tell(tokens.issue_access(user, None, given.ttl))
+    return {**_about(user), "roles": ",".join(user.roles)}
+
+
+# What is written to the audit log of those that change something, or give away what opens doors.
+_EVENTS: dict[Callable[..., Any], str] = {
+    _add: "user_add",
+    _passwd: "user_password",
+    _roles: "user_roles",
+    _disable: "user_disable",
+    _enable: "user_enable",
+    _remove: "user_remove",
+    _add_key: "api_key_add",
+    _remove_key: "api_key_remove",
+    _rotate_key: "signing_key_rotate",
+    _drop_key: "signing_key_drop",
+    _token: "token_make",
+}

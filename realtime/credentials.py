@@ -13,6 +13,7 @@ from typing import Any, Final
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from realtime.audit import Audit
 from realtime.database import Workers
 from realtime.errors import ConfigurationError
 from realtime.jwks import BadKeys, KeyReader, fetch_file, fetch_url, place_of, read_file, read_jwks
@@ -69,10 +70,18 @@ def _public_keys(settings: Settings) -> list[PublicKey]:
 class Credentials:
     """Tokens whose keys follow those of the settings, once started."""
 
-    def __init__(self, settings: Settings, state: Path, counters: Counters, reactor: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: Path,
+        counters: Counters,
+        reactor: Any,
+        audit: Audit | None = None,
+    ) -> None:
         self.tokens = make_tokens(settings, state, reactor)
         self._settings = settings
         self._state = state
+        self._audit = audit or Audit()
         self._reactor = reactor
         self._secrets: tuple[bytes, ...] = ()
         self._workers = Workers(reactor, threads=1, max_pending=4, name="token keys")
@@ -98,6 +107,7 @@ class Credentials:
             counters,
             self._reactor,
             every=self._settings.jwks_refresh_seconds,
+            on_change=lambda kids: self._audit.note("issuer_keys", keys=", ".join(kids)),
         )
 
     async def start(self) -> None:
@@ -145,4 +155,6 @@ class Credentials:
         before = keys.kids
         keys.become_secrets(secrets)
         if not first or keys.kids != before:
-            _log.info("Tokens are signed by key {kid}", kid=keys.kids[0])
+            signs, accepted = keys.kids[0], ", ".join(map(str, keys.kids[1:]))
+            _log.info("Tokens are signed by key {kid}", kid=signs)
+            self._audit.note("signing_keys", key=signs, accepted=accepted or None)

@@ -87,6 +87,9 @@ class RealtimeError(Exception):
     """
 
     code: ErrorCode = ErrorCode.INTERNAL_ERROR
+    # For the audit log: whose request it was, where that is known, and whether it is written.
+    actor: str | None = None
+    noted = False
 
     def __init__(
         self,

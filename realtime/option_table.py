@@ -221,6 +221,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("issuer", "TEXT", None, "The iss that every token must have.", parse.text),
     Option("audience", "TEXT", None, "The aud that every token must have.", parse.text),
     Option(
+        "audit-log",
+        "PATH",
+        None,
+        "File to which logins, refusals and what admins do are written, a JSON object a line; - is "
+        "standard output. Opened again on SIGHUP.",
+        parse.text,
+    ),
+    Option(
         "webhook-url",
         "URL",
         None,

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from twisted.logger import Logger
 
+from realtime.audit import Audit
 from realtime.credentials import Credentials
 from realtime.errors import ConfigurationError
 from realtime.node import Node
@@ -32,6 +33,7 @@ class Reloading:
         origins: Origins,
         certificates: Certificates | None,
         credentials: Credentials,
+        audit: Audit,
     ) -> None:
         self._settings = settings
         self._read = read
@@ -39,9 +41,14 @@ class Reloading:
         self._origins = origins
         self._certificates = certificates
         self._credentials = credentials
+        self._audit = audit
 
     def __call__(self) -> None:
         """Read again, and tell the log what came of it."""
+        try:  # By itself: whoever has moved the log away waits for it, whatever else is wrong.
+            self._audit.reopen()
+        except ConfigurationError as error:
+            _log.error("The audit log stays where it is: {problem}", problem=str(error))
         try:
             new = self._read()
             rules, origins = Rules(new.topics, new.strict_topics), Origins(new.origin)
@@ -50,7 +57,9 @@ class Reloading:
                 self._certificates.load()
         except ConfigurationError as error:
             _log.error("Nothing is changed by the reload: {problem}", problem=str(error))
+            self._audit.note("reload", "failed")
             return
+        self._audit.note("reload")
         take_keys()
         self._node.rules.become(rules)
         self._node.forget_names()

@@ -23,6 +23,7 @@ from realtime import __version__
 from realtime.addresses import Proxies
 from realtime.answers import SERVER, answer, answer_error, answer_json, cors_headers
 from realtime.asyncapi import asyncapi
+from realtime.audit import Audit
 from realtime.auth import Auth
 from realtime.backends import Backends
 from realtime.console import add_console
@@ -106,6 +107,7 @@ class RestApi:
         streams: Streams | None = None,
         proxies: Proxies | None = None,
         console: Console | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._node = node
         self._nodes = nodes or Nodes(node)
@@ -137,7 +139,7 @@ class RestApi:
             add_sse(app, streams)
         add_page(app)
         add_console(app)
-        self.resource: IResource = _Frame(app, origins, node)
+        self.resource: IResource = _Frame(app, origins, node, audit or Audit())
 
     def _health(self, request: IRequest) -> bytes:
         health = self._node.health()
@@ -210,8 +212,9 @@ class _Frame(Resource):
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, app: Klein, origins: Origins, node: Node) -> None:
+    def __init__(self, app: Klein, origins: Origins, node: Node, audit: Audit) -> None:
         super().__init__()
+        self._audit = audit
         self._origins = origins
         self._counters = node.counters
         app.handle_errors(Exception)(self._failed)
@@ -256,6 +259,9 @@ class _Frame(Resource):
             error = InternalError()
         if error.status >= 500:
             self._counters.errors += 1
+        elif error.status in (401, 403, 429):
+            event, about = _attempt(request)
+            self._audit.refused(event, error, address=self._audit.client(request), **about)
         return answer_error(request, error)
 
     def _options(self, request: IRequest, methods: list[str]) -> bytes:
@@ -292,3 +298,12 @@ def _check_target(request: IRequest) -> None:
         raise InvalidRequest("The path or the Host header cannot be decoded") from None
     if path.startswith("//"):  # Klein's router would not see the difference.
         raise NotFound("There is nothing at this path")
+
+
+def _attempt(request: IRequest) -> tuple[str, dict[str, str]]:
+    """What a refused request was, as the audit log has it: of its path the first part only."""
+    first = request.path.split(b"/")[1]
+    if first == b"sse" and request.method == b"GET":
+        return "connect", {}
+    attempt = request.method + b" /" + first
+    return "request", {"request": attempt.decode("ascii", "replace")}

@@ -39,12 +39,15 @@ class _Connections:
 
     async def end(self, request: IRequest, connection_id: str) -> None:
         """Close a connection."""
-        self._backends.authenticate(bearer_token(request))
+        identity = self._backends.authenticate(bearer_token(request))
         if not await self._nodes.end(connection_id):
             raise NotFound("There is no such connection")
+        self._backends.audit.act(request, identity, "disconnect", connection=connection_id)
         request.setResponseCode(204)
 
     async def end_all(self, request: IRequest, user: str) -> bytes:
         """Close all connections of a user."""
-        self._backends.authenticate(bearer_token(request))
-        return answer_json(request, {"closed": await self._nodes.end_all(user)})
+        identity = self._backends.authenticate(bearer_token(request))
+        closed = await self._nodes.end_all(user)
+        self._backends.audit.act(request, identity, "disconnect", user=user, connections=closed)
+        return answer_json(request, {"closed": closed})

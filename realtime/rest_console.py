@@ -88,10 +88,11 @@ class _Console:
 
     async def user(self, request: IRequest, user: str) -> bytes:
         """The account of a user, by id or username."""
-        self._backends.admin(bearer_token(request))
+        identity = self._backends.admin(bearer_token(request))
         account = await self._auth.user(user) if is_name(user) else None
         if account is None:
             raise NotFound("There is no such account here")
+        self._backends.audit.act(request, identity, "account_read", user=account.user_id)
         shown = {
             "id": account.user_id,
             "username": account.username,
@@ -103,7 +104,7 @@ class _Console:
 
     async def read_trace(self, request: IRequest) -> bytes:
         """Begin a trace on all nodes, or read what has happened on each since."""
-        self._backends.admin(bearer_token(request))
+        identity = self._backends.admin(bearer_token(request))
         body = read_body(request, _decode_read)
         if body.user is None and body.topic is None:
             raise InvalidRequest("A user or a topic is needed", details={"field": "user"})
@@ -116,6 +117,8 @@ class _Console:
             account = await self._auth.user(body.user)
             if account is not None:
                 names += [account.user_id, account.username]
+        if not body.after:
+            self._backends.audit.act(request, identity, "trace", user=body.user, topic=body.topic)
         found = await self._nodes.ask("trace", body.id, names, body.topic, body.after)
         found.sort(key=lambda each: each["node_id"])
         return answer_json(request, {"nodes": found})

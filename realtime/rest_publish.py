@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from klein import Klein
@@ -18,7 +19,7 @@ from realtime.envelope import MAX_KEY, Key, error_object
 from realtime.errors import InternalError, InvalidRequest, RealtimeError
 from realtime.handlers import forbidden, topic_namespace
 from realtime.model import Identity, Position
-from realtime.names import is_name
+from realtime.names import ADMIN_ROLE, is_name
 from realtime.node import Node
 from realtime.rest_requests import add_route, bearer_token, read_body
 
@@ -95,24 +96,45 @@ class _Publish:
     async def publish(self, request: IRequest) -> bytes:
         """Publish on one topic or many."""
         identity = self._backends.authenticate(bearer_token(request))
-        return answer_json(
-            request, await self._publish(identity, read_body(request, _decode_publish))
-        )
+        body = read_body(request, _decode_publish)
+        done = await self._publish(identity, body)
+        self._note(request, identity, [body])
+        return answer_json(request, done)
 
     async def batch(self, request: IRequest) -> bytes:
         """Obey several commands in order; each has its own result, whatever comes of others."""
         identity = self._backends.authenticate(bearer_token(request))
         # All are begun before the first is waited for: durable ones are committed together.
-        begun = [
-            Deferred.fromCoroutine(self._obey(identity, command)) for command in _commands(request)
-        ]
-        return answer_json(request, {"results": [await each for each in begun]})
+        commands = read_body(request, _decode_batch).commands
+        begun = [Deferred.fromCoroutine(self._obey(identity, command)) for command in commands]
+        results = [await each for each in begun]
+        self._note(request, identity, [each.publish or each.direct for each in commands])
+        return answer_json(request, {"results": results})
 
     async def message(self, request: IRequest, user: str) -> bytes:
         """Message a user."""
         identity = self._backends.authenticate(bearer_token(request))
         body = read_body(request, _decode_message)
-        return answer_json(request, await self._direct(identity, user, body))
+        done = await self._direct(identity, user, body)
+        self._note(request, identity, [body], user=user)
+        return answer_json(request, done)
+
+    def _note(
+        self,
+        request: IRequest,
+        identity: Identity,
+        bodies: Sequence[Publish | Message | None],
+        user: str | None = None,
+    ) -> None:
+        """Have the audit log tell of what admins publish, and of what anybody does as another."""
+        senders = {body.from_user for body in bodies if body is not None} - {None}
+        if ADMIN_ROLE not in identity.roles and senders <= {identity.user_id}:
+            return
+        first = bodies[0] if len(bodies) == 1 else None
+        topic = first.topic if isinstance(first, Publish) else None
+        sender = next(iter(senders)) if len(senders) == 1 else None
+        about = {"user": user, "topic": topic, "sender": sender}
+        self._backends.audit.act(request, identity, "publish", commands=len(bodies), **about)
 
     async def _obey(self, identity: Identity, command: BatchCommand) -> dict[str, Any]:
         """Obey a command of a batch; answer its result, be it a refusal.
@@ -215,10 +237,6 @@ async def _finish(topic: str, begun: _Begun) -> dict[str, Any]:
     if position is None:
         return {"topic": topic}
     return {"topic": topic, "offset": position.offset, "epoch": position.epoch}
-
-
-def _commands(request: IRequest) -> list[BatchCommand]:
-    return read_body(request, _decode_batch).commands
 
 
 def _sender(identity: Identity, named: str | None) -> str:

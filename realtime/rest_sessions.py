@@ -32,10 +32,7 @@ class _Sessions:
     async def create(self, request: IRequest) -> bytes:
         """Log in."""
         username, password = _read_strings(request, ("username", "password"))
-        peer = getattr(request.getClientAddress(), "host", None) or ""
-        forwarded = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
-        address = self._proxies.client(peer, forwarded)
-        login = await self._auth.login(username, password, address)
+        login = await self._auth.login(username, password, self._address(request))
         return answer_json(
             request,
             {
@@ -55,7 +52,7 @@ class _Sessions:
     async def refresh(self, request: IRequest) -> bytes:
         """Issue another access token, and where they rotate another refresh token."""
         (refresh_token,) = _read_strings(request, ("refresh_token",))
-        renewal = await self._auth.refresh(refresh_token)
+        renewal = await self._auth.refresh(refresh_token, self._address(request))
         body: dict[str, Any] = {
             "access_token": renewal.access_token,
             "expires_in": renewal.expires_in,
@@ -68,8 +65,13 @@ class _Sessions:
     async def end(self, request: IRequest, session_id: str) -> None:
         """End a session."""
         identity = self._auth.authenticate(bearer_token(request))
-        await self._auth.end_session(identity, session_id)
+        await self._auth.end_session(identity, session_id, self._address(request))
         request.setResponseCode(204)
+
+    def _address(self, request: IRequest) -> str:
+        peer = getattr(request.getClientAddress(), "host", None) or ""
+        forwarded = request.requestHeaders.getRawHeaders("X-Forwarded-For", [])
+        return self._proxies.client(peer, forwarded)
 
 
 def _read_strings(request: IRequest, fields: Iterable[str]) -> list[str]:

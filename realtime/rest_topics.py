@@ -88,9 +88,10 @@ class _Topics:
 
     async def remove_history(self, request: IRequest, topic: str) -> None:
         """Forget what was published on a topic."""
-        self._backends.authenticate(bearer_token(request))
+        identity = self._backends.authenticate(bearer_token(request))
         self._kept(topic)
         await self._node.remove_history(topic)
+        self._backends.audit.act(request, identity, "history_remove", topic=topic)
         request.setResponseCode(204)
 
     def _namespace(self, topic: str) -> Namespace:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import socket
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
 
@@ -24,19 +22,20 @@ from twisted.python.failure import Failure
 from realtime import __version__
 from realtime.addresses import Proxies
 from realtime.admission import Admission
+from realtime.audit import Audit, AuditFile
 from realtime.auth import Auth
 from realtime.backends import Backends
 from realtime.credentials import Credentials, make_tokens
 from realtime.drain import Drain, close_all
-from realtime.errors import CloseCode, ConfigurationError, Conflict, RealtimeError
+from realtime.errors import CloseCode, ConfigurationError, RealtimeError
 from realtime.fastpath import connection_class
+from realtime.first_run import add_first_user, page_url, welcome
 from realtime.http import HttpSite
 from realtime.hub import Hub
 from realtime.interfaces import Deadline
 from realtime.listening import inherited, listen, listen_unix, protect, remove
 from realtime.memory import Reclaimer
 from realtime.metrics import Counters, Metrics
-from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.node import Node
 from realtime.nodes import Nodes
 from realtime.options import Options
@@ -90,8 +89,8 @@ def makeService(options: Options) -> RealtimeService | Workers:
         # Before twistd leaves the terminal and takes standard error, so that a mistake is seen.
         service.bind()
         password = token_urlsafe(12)
-        if run_alone(lambda alone: _add_first_user(state, alone, password)):
-            _welcome(settings, service.port, password)
+        if run_alone(lambda alone: add_first_user(state, alone, password)):
+            welcome(settings, service.port, password)
         # When the reactor has taken them itself.
         reactor.callWhenRunning(take_signals, reactor, service.hurry, service.reload)
     except (ConfigurationError, RealtimeError) as error:
@@ -99,50 +98,11 @@ def makeService(options: Options) -> RealtimeService | Workers:
     return service
 
 
-async def _add_first_user(state: Path, reactor: Any, password: str) -> bool:
-    """Make an admin where there is no user; answer whether one was made."""
-    stores = make_stores(state, reactor)
-    await stores.database.open()
-    try:
-        if await stores.accounts.list():
-            return False
-        await stores.accounts.create("admin", password, (ADMIN_ROLE, *DEFAULT_ROLES))
-        return True
-    except Conflict:  # Another process, started at the same time, was quicker.
-        return False
-    finally:
-        await stores.close()
-
-
-def _welcome(settings: Settings, port: int, password: str) -> None:
-    state = os.path.abspath(settings.state)
-    print(
-        f"realtime-server {__version__}: first start, state in {state}\n"
-        f"  Log in as: admin\n"
-        f"  Password:  {password}   (shown this once)\n"
-        f"  Change it: python -m realtime --state {shlex.quote(state)} user passwd admin\n"
-        f"  Open:      {_page(settings, port)}",
-        file=sys.stdout,
-        flush=True,
-    )
-
-
-def _page(settings: Settings, port: int) -> str:
-    """Where this machine finds the page of the server."""
-    if settings.unix is not None:
-        return f"unix:{settings.unix}"
-    host = settings.host
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        host = "localhost"
-    scheme = "http" if settings.tls_cert is None else "https"
-    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
-
-
 def _where(settings: Settings, port: int) -> str:
     """Where the server listens, in words."""
     if settings.unix is not None:
         return f"the unix socket {settings.unix}"
-    return f"{settings.host} port {port}: the page is at {_page(settings, port)}"
+    return f"{settings.host} port {port}: the page is at {page_url(settings, port)}"
 
 
 class RealtimeService(Service):
@@ -156,7 +116,10 @@ class RealtimeService(Service):
         state = state_directory(settings.state)
         self._stores = make_stores(state, reactor)
         counters = Counters()
-        self._credentials = Credentials(settings, state, counters, reactor)
+        proxies = Proxies(settings.trusted_proxy)
+        file = None if settings.audit_log is None else AuditFile(settings.audit_log, counters)
+        self._audit = audit = Audit(file, reactor, proxies)
+        self._credentials = Credentials(settings, state, counters, reactor, audit)
         tokens = self._credentials.tokens
         origins = Origins(settings.origin)
         hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))
@@ -199,6 +162,7 @@ class RealtimeService(Service):
             self.node.revoke,
             login_limits=self._parts.login_limits,
             rotate_refresh_tokens=settings.rotate_refresh_tokens,
+            audit=audit,
         )
         policy = ClientPolicy(
             message_rate=settings.message_rate,
@@ -212,7 +176,6 @@ class RealtimeService(Service):
             authenticate=self._auth.authenticate,
             hooks=self._outgoing.hooks,
         )
-        proxies = Proxies(settings.trusted_proxy)
         admission = Admission(
             self.node,
             policy,
@@ -222,6 +185,7 @@ class RealtimeService(Service):
             per_user=settings.max_connections_per_user,
             per_address=settings.max_connections_per_address,
             token_in_url=settings.token_in_url,
+            audit=audit,
         )
         websocket = Factory(
             admission,
@@ -240,11 +204,12 @@ class RealtimeService(Service):
             info=self._info,
             origins=origins,
             ws_resource=WebSocketResource(websocket),
-            backends=Backends(self._auth, self._stores.keys),
+            backends=Backends(self._auth, self._stores.keys, audit),
             nodes=nodes,
             proxies=proxies,
             streams=Streams(admission, nodes, settings.max_queue_bytes),
             console=Console(self._samples, tracing),
+            audit=audit,
         )
         self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
         self._site: Any = Site(self.node, websocket, self._http)
@@ -259,6 +224,7 @@ class RealtimeService(Service):
             origins,
             certificates,
             self._credentials,
+            audit,
         )
         self._reclaimer = Reclaimer()
         self._ticks = LoopingCall(self._tick)
@@ -341,6 +307,7 @@ class RealtimeService(Service):
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+        self._audit.note("start", node=self.node.node_id)
         _log.info(
             "Listening on {where} (node {node})",
             node=self.node.node_id,
@@ -387,6 +354,8 @@ class RealtimeService(Service):
         await self._outgoing.stop(OUTGOING_SECONDS)
         await self._parts.stop()
         await self._stores.close()
+        self._audit.note("stop", node=self.node.node_id)
+        self._audit.close()
 
     def stopService(self) -> Deferred[None]:
         """Tell clients, close their connections one by one (1012), and close the stores."""

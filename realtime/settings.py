@@ -80,6 +80,7 @@ class Settings:
     jwks_refresh_seconds: int
     issuer: str | None
     audience: str | None
+    audit_log: str | None
     webhook_url: str | None
     webhook_event: tuple[str, ...]
     webhook_secret_file: str | None

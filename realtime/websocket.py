@@ -116,12 +116,13 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         """Admit or refuse, in the order 401, 403, 503 (DESIGN section 4)."""
         admission = self.factory.admission
         token, selected = find_token(request, in_url=admission.token_in_url)
+        forwarded = _forwarded(request)
         try:
             host = request.headers.get("host")
-            forwarded = request.headers.get("x-forwarded-for")
-            self._network = admission.network(self.transport, [forwarded] if forwarded else [])
+            self._network = admission.network(self.transport, forwarded)
             self._identity = admission.admit(token, request.origin or None, host, self._network)
         except RealtimeError as error:
+            admission.refused(error, self.transport, forwarded)
             self._refusal = error.bare()
         except Exception:
             self._log.failure("A WebSocket handshake failed")
@@ -129,16 +130,17 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if self._refusal is not None:
             raise ConnectionDeny(self._refusal.status, "refused")
         if admission.asks:
-            return Deferred.fromCoroutine(self._ask(selected))
+            return Deferred.fromCoroutine(self._ask(selected, forwarded))
         return selected
 
-    async def _ask(self, selected: str | None) -> str | None:
+    async def _ask(self, selected: str | None, forwarded: list[str]) -> str | None:
         """Admit whom the gatekeeper admits; meanwhile nothing is read."""
         self.hold()
         try:
             assert self._identity is not None  # noqa: S101
             await self.factory.admission.ask(self._identity)
         except RealtimeError as error:
+            self.factory.admission.refused(error, self.transport, forwarded)
             self._refusal = error.bare()
         except Exception:
             self._log.failure("A WebSocket handshake failed")
@@ -341,6 +343,11 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             self.client = None
             self.factory.admission.leave(client)
             client.closed(self.localCloseCode or self.remoteCloseCode or _NO_CLOSE_FRAME)
+
+
+def _forwarded(request: ConnectionRequest) -> list[str]:
+    value = request.headers.get("x-forwarded-for")
+    return [value] if value else []
 
 
 class Factory(WebSocketServerFactory):  # type: ignore[misc]

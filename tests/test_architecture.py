@@ -19,11 +19,11 @@ FLOORS: tuple[str, ...] = (
     "addresses crowd envelope event_stream frames history idempotency limits metrics names origins"
     " passwords patterns redis_keys redis_url revocations rules samples schemas topics"
     " trace wheel",
-    "accounts api_keys broker_memory broker_redis cluster_redis database durable fanout"
+    "accounts api_keys audit broker_memory broker_redis cluster_redis database durable fanout"
     " history_sqlite hub presence_memory presence_redis presence_scripts login_limits_redis"
-    " session_scripts sessions_redis sessions_sqlite hooks redis_channels redis_client"
-    " redis_endpoint redis_feeds redis_history redis_ring signed_post"
-    " jwks signing_keys token_keys tokens webhook_delivery webhook_queue_sqlite webhooks",
+    " session_scripts sessions_redis sessions_sqlite hooks jwks redis_channels redis_client"
+    " redis_endpoint redis_feeds redis_history redis_ring signed_post signing_keys token_keys"
+    " tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "admission asking drain handlers peer subscribing trace_hooks tracing waiting",
     "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
@@ -31,7 +31,7 @@ FLOORS: tuple[str, ...] = (
     " send_queue sse turns websocket",
     "site",
     "credentials namespaces parse option limit_options option_table settings options memory"
-    " outgoing parts stores listening process reload tls"
+    " outgoing first_run parts stores listening process reload tls"
     " workers service worker check_config doctor load remote commands __main__",
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules.split()}
@@ -107,6 +107,7 @@ NEIGHBOURS = {
     "service": {
         *(
             "credentials",
+            "first_run",
             "listening",
             "memory",
             "options",
@@ -119,6 +120,7 @@ NEIGHBOURS = {
         ),
         *("tls", "workers"),
     },
+    "first_run": {"settings", "stores"},
     "reload": {"credentials", "settings", "tls"},
     "check_config": {"credentials", "option_table", "settings"},
     "remote": {"doctor", "load", "settings"},

@@ -27,7 +27,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from realtime.errors import ConfigurationError
-from realtime.service import RealtimeService, _add_first_user, _page
+from realtime.first_run import add_first_user, page_url
+from realtime.service import RealtimeService
 from realtime.settings import read_settings
 from tests.support.identity import make_state_dir
 from tests.support.server import Server, environment, run, wait_until
@@ -93,7 +94,7 @@ class InProcessTests(TestCase):
     async def test_two_first_starts(self) -> None:
         """Of two servers that start at once on an empty directory, one makes the admin."""
         state = Path(make_state_dir(self))
-        starts = [_add_first_user(state, reactor, f"password {n}") for n in range(2)]
+        starts = [add_first_user(state, reactor, f"password {n}") for n in range(2)]
         made = await gatherResults([Deferred.fromCoroutine(start) for start in starts])
         self.assertEqual(sorted(made), [False, True])
 
@@ -106,10 +107,10 @@ class InProcessTests(TestCase):
             ("chat.example", "http://chat.example:81/"),
         ):
             settings = read_settings({"host": host}, {})
-            self.assertEqual(_page(settings, 81), page)
+            self.assertEqual(page_url(settings, 81), page)
             secure = replace(settings, tls_cert="cert", tls_key="key")
-            self.assertEqual(_page(secure, 81), page.replace("http:", "https:"))
-        self.assertEqual(_page(read_settings({"unix": "/run/x"}, {}), 0), "unix:/run/x")
+            self.assertEqual(page_url(secure, 81), page.replace("http:", "https:"))
+        self.assertEqual(page_url(read_settings({"unix": "/run/x"}, {}), 0), "unix:/run/x")
 
     async def test_silent_http_does_not_hold_up(self) -> None:
         """Connections that have said nothing, or half a request, do not hold up the end."""
