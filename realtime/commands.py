@@ -22,7 +22,7 @@ from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
 from realtime.remote import add_remote, run_remote
 from realtime.settings import Settings, read_settings
-from realtime.signing_keys import OVERLAP, Listed, drop_key, list_keys, rotate_key
+from realtime.signing_keys import drop_key, list_keys, rotate_key
 from realtime.stores import DATABASE, Stores, make_stores, run_alone, state_directory
 from realtime.token_keys import kid_of
 
@@ -254,19 +254,19 @@ async def _list_keys(
     for key in await stores.keys.list():
         print(f"{key.name}  {datetime.fromtimestamp(key.created_at, UTC).date().isoformat()}")
     if _has_own_keys(settings):
-        for listed in list_keys(Path(settings.state), reactor.seconds()):
-            print(f"signing key {listed.kid}  {_use(listed)}")
+        for kid, until in list_keys(Path(settings.state), reactor.seconds()).items():
+            print(f"signing key {kid}  {_use(until)}")
         return
     secrets = read_secrets(settings, Path(settings.state), reactor.seconds())
     for number, secret in enumerate(secrets):
         print(f"signing key {kid_of(secret)}  {'accepted' if number else 'signs'}")
 
 
-def _use(listed: Listed) -> str:
-    if listed.until is None:
-        return "signs" if listed.signs else f"signs in at most {OVERLAP:g} seconds"
-    until = datetime.fromtimestamp(listed.until, UTC).isoformat(timespec="seconds")
-    return f"{'signs, ' * listed.signs}accepted until {until.replace('+00:00', 'Z')}"
+def _use(until: float | None) -> str:
+    if until is None:
+        return "signs"
+    shown = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds")
+    return f"accepted until {shown.replace('+00:00', 'Z')}"
 
 
 async def _rotate_key(

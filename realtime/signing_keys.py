@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex, token_urlsafe
 from typing import Final
@@ -39,15 +38,6 @@ class Former(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Former({kid_of(self.secret.encode())!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A secret as people see it. `until` is Unix seconds, None for what is not to be replaced."""
-
-    kid: str
-    signs: bool
-    until: float | None
 
 
 def load_secret(path: str, what: str = "signing key") -> bytes:
@@ -105,15 +95,18 @@ def load_keys(state: Path, now: float) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(secrets))
 
 
-def list_keys(state: Path, now: float) -> list[Listed]:
-    """The secrets of a state directory that count, the newest first."""
-    signing, newest = load_keys(state, now)[0], load_secret(str(state / SIGNING_KEY))
-    listed = [Listed(kid_of(newest), newest == signing, None)]
-    for each in reversed(_load_former(state)):
-        secret = each.secret.encode()
-        if each.until > now and secret != newest:
-            listed.append(Listed(kid_of(secret), secret == signing, each.until))
-    return listed
+def list_keys(state: Path, now: float) -> dict[str, float | None]:
+    """The secrets of a state directory that count, the newest first: kids, and until when.
+
+    None for the newest, which is not replaced yet.
+    """
+    newest = kid_of(load_or_create_secret(str(state / SIGNING_KEY)))
+    former = {
+        kid_of(each.secret.encode()): each.until
+        for each in reversed(_load_former(state))
+        if each.until > now
+    }
+    return {newest: None} | {kid: until for kid, until in former.items() if kid != newest}
 
 
 def rotate_key(state: Path, now: float, life: float) -> str:

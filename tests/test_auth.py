@@ -1,15 +1,21 @@
 """Tests of realtime.auth."""
 
 import contextlib
+import os
 import threading
 from typing import Any
 
 import jwt
+from argon2 import extract_parameters
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from realtime.accounts import Accounts
+from realtime.auth import Auth, LoginLimits
+from realtime.database import Database, Workers
 from realtime.errors import (
     Forbidden,
     InvalidCredentials,
@@ -19,17 +25,91 @@ from realtime.errors import (
     TokenExpired,
     Unavailable,
 )
+from realtime.passwords import Hasher
+from realtime.sessions_sqlite import Sessions
 from tests.support.identity import (
     PASSWORD,
     SECRET,
     START,
     IdentityKit,
+    make_clock,
     make_identity,
+    make_state_dir,
+    make_tokens,
     make_workers,
     quick_hasher,
 )
 
 ADDRESS = "192.0.2.1"
+
+
+class Work:
+    """The identity part, whose every costly step is noted in `done`."""
+
+    def __init__(self, database: Database, workers: Workers, clock: Clock, done: list[str]) -> None:
+        self.done = done
+
+        class CountingHasher(Hasher):
+            """Notes each hash by its parameters, whether it makes or checks one."""
+
+            def hash(self, password: str) -> str:
+                made = super().hash(password)
+                done.append(f"argon2 {extract_parameters(made)}")
+                return made
+
+            def verify(self, password_hash: str, password: str) -> bool:
+                done.append(f"argon2 {extract_parameters(password_hash)}")
+                return super().verify(password_hash, password)
+
+        class CountingLimits(LoginLimits):
+            """Notes each look at the limits."""
+
+            async def take(self, user: str, network: str, now: float) -> float:
+                done.append("limits")
+                return await super().take(user, network, now)
+
+        tokens = make_tokens(clock.seconds)
+        self.hasher = CountingHasher(time_cost=1, memory_cost=8, parallelism=1)
+        self.accounts = Accounts(database, self.hasher, workers, clock.seconds)
+        sessions = Sessions(database, clock, session_ttl=tokens.refresh_ttl)
+        self.auth = Auth(
+            tokens,
+            self.accounts,
+            sessions,
+            clock,
+            lambda kind, id: None,
+            login_limits=CountingLimits(rate=1, burst=100),
+        )
+
+
+async def counted(case: TestCase) -> Work:
+    """Make an identity part that notes what it does, over a file and threads that do, too."""
+    done: list[str] = []
+
+    class CountingDatabase(Database):
+        """Notes each transaction."""
+
+        async def read(self, *args: Any, **kwargs: Any) -> Any:
+            done.append("read")
+            return await super().read(*args, **kwargs)
+
+        async def run(self, *args: Any, **kwargs: Any) -> Any:
+            done.append("write")
+            return await super().run(*args, **kwargs)
+
+    class CountingWorkers(Workers):
+        """Notes each piece of work for the threads."""
+
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            done.append("worker")
+            return super().run(*args, **kwargs)
+
+    database = CountingDatabase(os.path.join(make_state_dir(case), "realtime.sqlite3"), reactor)
+    await database.open()
+    case.addCleanup(database.close)
+    workers = CountingWorkers(reactor, threads=1, max_pending=8, name="test")
+    case.addCleanup(workers.stop)
+    return Work(database, workers, make_clock(), done)
 
 
 class Case(TestCase):
@@ -76,6 +156,33 @@ class LoginTests(Case):
             error = caught.exception
             answers.add((error.message, str(error.details), str(error.headers), error.status))
         self.assertEqual(len(answers), 1)
+
+    async def test_equal_work(self) -> None:
+        """A wrong password, an unknown and a disabled user cost the same: each step is counted."""
+        work = await counted(self)
+        bob = await work.accounts.create("bob", PASSWORD)
+        await work.accounts.create("alice.b", PASSWORD)
+        await work.accounts.set_disabled(bob.user_id, True)
+        costs = {}
+        for username, password in (
+            ("alice.b", "wrong horse"),
+            ("ALICE.B", "wrong horse"),
+            ("nobody", PASSWORD),
+            ("bob", PASSWORD),
+            ("bob", "wrong horse"),
+            ("n" * 200, PASSWORD),
+        ):
+            work.done.clear()
+            with self.assertRaises(InvalidCredentials):
+                await work.auth.login(username, password, ADDRESS)
+            costs[username, password] = list(work.done)
+        (parameters,) = {step for step in costs["nobody", PASSWORD] if step.startswith("argon2")}
+        for cost in costs.values():
+            self.assertEqual(cost, ["limits", "read", "worker", parameters], costs)
+        # That a difference would be seen: who gets in has more to do.
+        work.done.clear()
+        await work.auth.login("alice.b", PASSWORD, ADDRESS)
+        self.assertGreater(len(work.done), 4)
 
     async def guess(self, username: str, address: str | None) -> None:
         """Make an attempt that is heard, and fails."""

@@ -81,6 +81,8 @@ PLAYED = {
     "docs/options.rst": "test_options",
     "docs/protocol.rst": "test_protocol",
     "docs/security.rst": "test_security",
+    "docs/security/audit.rst": "test_security_audit",
+    "docs/security/keys.rst": "test_security_keys",
     "docs/sse.rst": "test_sse",
 }
 
@@ -158,6 +160,14 @@ class PlayedPageTests(SynchronousTestCase):
     def test_security(self) -> None:
         """docs/security.rst."""
         self.play("security.rst")
+
+    def test_security_audit(self) -> None:
+        """docs/security/audit.rst: the lines shown are those written."""
+        self.play("security/audit.rst", config='audit-log = "audit.log"\n', start=True)
+
+    def test_security_keys(self) -> None:
+        """docs/security/keys.rst: what the commands print is what the page says."""
+        self.play("security/keys.rst", start=True)
 
     def test_protocol(self) -> None:
         """docs/protocol.rst: its messages are those of /asyncapi.json, with all that they have."""

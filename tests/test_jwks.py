@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -35,7 +37,8 @@ from realtime.metrics import Counters
 from realtime.signed_post import Connections
 from realtime.token_keys import Keys
 from realtime.tokens import Tokens
-from tests.support.identity import SECRET, START, make_workers
+from tests.support.certificates import make_certificate
+from tests.support.identity import SECRET, START, make_state_dir, make_workers
 
 EVERY = 300.0
 
@@ -302,6 +305,22 @@ class UrlTests(Case):
         await self.under.start()
         self.assertEqual((other.requests, self.counters.jwks_failures), (0, 1))
         self.assertFalse(self.good(self.new, "new"))
+
+    async def test_strange_certificate(self) -> None:
+        """A server that shows a certificate of its own making is not believed."""
+        folder = Path(make_state_dir(self))
+        cert, key = make_certificate(folder)
+        site = Site(self.issuer)
+        site.noisy = False
+        context = DefaultOpenSSLContextFactory(key, cert)
+        port = reactor.listenSSL(0, site, context, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        connections = Connections(reactor, kept=1)
+        self.addCleanup(connections.close)
+        url = f"https://127.0.0.1:{port.getHost().port}/keys"
+        await self.reader(fetch_url(url, connections.agent)).read()
+        self.assertEqual((self.counters.jwks_failures, self.issuer.requests), (1, 0))
+        self.assertTrue(any("certificate" in line for line in self.logged), self.logged)
 
     async def test_slow(self) -> None:
         """An answer that does not end in time is given up, with its connection."""
