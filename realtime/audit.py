@@ -29,7 +29,7 @@ _log = Logger()
 STDOUT: Final = "-"
 # Characters of a field that are written.
 MAX_FIELD: Final = 256
-# Refusals that are written of a network, and of all: a second, and at once.
+# Refusals that are written of an event and network, and of all: a second, and at once.
 NETWORK_RATE, NETWORK_BURST = 0.1, 10
 ALL_RATE, ALL_BURST = 20, 200
 # Acts that are written of a program or admin: a second, and at once.
@@ -144,7 +144,9 @@ class Audit:
             return
         error.noted = True
         now = self._clock.seconds()
-        if self._networks.take(network_of(address or ""), now) or self._refusals.take(now):
+        # Event by event: a forgotten program with a bad key hides no guessing at passwords.
+        key = f"{event} {network_of(address or '')}"
+        if self._networks.take(key, now) or self._refusals.take(now):
             self._omit(event)
             return
         why = {"address": address, "reason": error.code.value, "detail": error.message}

@@ -224,6 +224,13 @@ class FloodTests(Case):
         self.clock.advance(2 * TELL_SECONDS)
         self.assertEqual((len(self.lines()), self.clock.getDelayedCalls()), (13, []))
 
+    def test_events(self) -> None:
+        """Many refusals of one kind hide none of another."""
+        for _ in range(1000):
+            self.refuse("192.0.2.1")
+        self.audit.refused("login", InvalidCredentials(), address="192.0.2.1")
+        self.assertEqual(self.lines()[-1]["event"], "login")
+
     def test_many_networks(self) -> None:
         """Of all networks together the refusals written are bounded as well."""
         for number in range(5000):
