@@ -75,6 +75,8 @@ class AuditTests(SynchronousTestCase):
         """Each kind of event has its line, with who, from where and on what; none has a secret."""
         self.realtime("user", "add", "root", "--role=admin", input=f"{PASSWORD}\n")
         self.realtime("user", "add", "alice", input=f"{PASSWORD}\n")
+        key = self.realtime("key", "add", "billing")
+        self.secrets.add(key)
         server = self.serve(f"--audit-log={self.path}")
         root, alice = self.login(server, "root"), self.login(server, "alice")
         admin, user = root["access_token"], alice["access_token"]
@@ -100,9 +102,6 @@ class AuditTests(SynchronousTestCase):
         good = {"refresh_token": alice["refresh_token"]}
         renewed = server.request("POST", "/sessions/refresh", good)[2]
         self.secrets.add(renewed["access_token"])
-        key = self.realtime("key", "add", "billing")
-        self.secrets.add(key)
-        wait_until(lambda: self.ask(server, key, "GET", "/topics") == 200)
         publication = {"topic": "chat.a", "payload": "a-payload"}
         self.secrets.add("a-payload")
         self.assertEqual(self.ask(server, key, "POST", "/publish", publication), 200)
