@@ -22,7 +22,7 @@ from realtime.metrics import Counters
 from realtime.model import User
 from realtime.node import Node
 from realtime.origins import Origins
-from realtime.peer import ClientPolicy
+from realtime.policy import ClientPolicy
 from realtime.presence_memory import MemoryPresence
 from realtime.rules import Rules
 from realtime.site import Site
@@ -116,8 +116,9 @@ class Rig:
             broker, presence, hub, Rules(), counters, clock, deadlines, max_connections=1_000_000
         )
         self.tokens = Tokens(Keys(b"k" * 32), now=clock.seconds)
+        topics = max_subscriptions
         policy = ClientPolicy(
-            1e9, 1e9, max_subscriptions, 30, 60, 65536, 1 << 19, "close", self._who
+            *(1e9, 1e9, 1 << 40, topics, topics, 30, 60, 65536, 1 << 19), "close", self._who
         )
         admission = Admission(self.node, policy, Origins(["*"]))
         protocol = connection_class()

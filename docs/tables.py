@@ -17,10 +17,10 @@ sys.path.insert(0, str(DOCS.parent))
 from realtime import event_stream, topics  # noqa: E402
 from realtime.envelope import MAX_KEY  # noqa: E402
 from realtime.errors import CloseCode, ErrorCode  # noqa: E402
-from realtime.handlers import MAX_PAGE, MAX_STATE, MAX_TOPICS  # noqa: E402
+from realtime.handlers import MAX_PAGE, MAX_STATE  # noqa: E402
 from realtime.http_request import HttpLimits  # noqa: E402
 from realtime.limit_options import LIMIT_OPTIONS  # noqa: E402
-from realtime.metrics import Counters  # noqa: E402
+from realtime.metrics import LIMITS, Counters  # noqa: E402
 from realtime.openapi import PATHS  # noqa: E402
 from realtime.option import Option  # noqa: E402
 from realtime.option_table import OPTIONS  # noqa: E402
@@ -43,25 +43,18 @@ def options(table: Sequence[Option] = OPTIONS) -> Rows:
 
 def limits() -> Rows:
     """The options that bound what clients may take."""
-    return options(LIMIT_OPTIONS)
+    named = {option.name for option in LIMIT_OPTIONS} | set(LIMITS)
+    return options([option for option in OPTIONS if option.name in named])
 
 
 def fixed_limits() -> Rows:
     """What is bounded and no option."""
     http, edge = HttpLimits(), WebSocketOptions(0, 0)
-    yield "Handshake of a WebSocket", f"{edge.handshake_timeout} s", "Then 408."
     yield "Closing handshake", f"{edge.close_timeout} s", "Then the connection is dropped."
-    yield "Head of a request", f"{http.head:g} s, {http.head_size} bytes", "Then 408, 431."
     yield "Headers of a request", str(http.headers), "More get 431."
-    yield "Body of a request", f"{http.body:g} s, {http.body_size} bytes", "Then 408, 413."
     yield "Idle HTTP connection", f"{http.idle:g} s", "Then it is closed."
     yield "HTTP connections", str(http.connections), "One that waits makes room for a new one."
     yield "Silent connections", str(MAX_SILENT), "The oldest makes room for a new one."
-    yield (
-        "Topics of a command",
-        str(MAX_TOPICS),
-        "Or as many as may be subscribed to; more are refused.",
-    )
     yield (
         "Entries of an answer",
         str(MAX_PAGE),

@@ -14,7 +14,8 @@ from realtime.interfaces import Transport
 from realtime.model import Identity
 from realtime.node import Node
 from realtime.origins import Origins
-from realtime.peer import Client, ClientPolicy
+from realtime.peer import Client
+from realtime.policy import ClientPolicy
 from realtime.waiting import WaitingClient
 
 
@@ -81,6 +82,7 @@ class Admission:
 
     def _refuse(self, limit: str) -> NoReturn:
         self.node.counters.limited_connections += 1
+        self.node.counters.limit(f"max-connections-per-{limit}")
         raise TooManyConnections(limit)
 
     def refused(self, error: RealtimeError, transport: Any, forwarded: Iterable[str]) -> None:

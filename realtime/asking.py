@@ -18,7 +18,6 @@ from realtime.envelope import (
     Subscribe,
 )
 from realtime.errors import InternalError, RealtimeError
-from realtime.handlers import MAX_TOPICS
 from realtime.interfaces import Gatekeeper
 from realtime.model import Namespace
 from realtime.rules import may_publish
@@ -69,8 +68,7 @@ class AskingClient(WaitingClient):
                 and may(self.identity, "subscribe", name)
             ]
             # Of more than these the command is refused.
-            most = max(MAX_TOPICS, self.policy.max_subscriptions)
-            if new and len(command.data.topics) <= most:
+            if new and len(command.data.topics) <= self.policy.max_topics:
                 return partial(self._ask_to_subscribe, hooks, command, new)
         return None
 

@@ -23,6 +23,7 @@ from realtime.errors import (
 )
 from realtime.interfaces import NETWORK_LOGINS, USER_LOGINS, ILoginLimits, ISessions
 from realtime.limits import KeyedLimiter
+from realtime.metrics import Counters
 from realtime.model import Identity, User
 from realtime.names import ADMIN_ROLE, MAX_BYTES, is_name, username_key
 from realtime.tokens import RefreshClaims, Tokens
@@ -87,7 +88,9 @@ class Auth:
         login_limits: ILoginLimits,
         rotate_refresh_tokens: bool = False,
         audit: Audit | None = None,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = counters or Counters()
         self._tokens = tokens
         self._accounts = accounts
         self._sessions = sessions
@@ -138,6 +141,7 @@ class Auth:
         network = network_of(address or "")
         wait = await self._login_limits.take(user_key, network, now)
         if wait:
+            self._counters.limit("login-rate")
             raise RateLimited(wait)
         user = await self._accounts.verify_password(username, password)
         if user is None:

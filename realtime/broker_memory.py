@@ -36,12 +36,13 @@ class MemoryBroker:
         max_durable_bytes: int = durable.MAX_BYTES,
         max_keys: int = MAX_KEYS,
         max_waiting: int = durable.MAX_WAITING,
+        on_full: Callable[[], object] | None = None,
     ) -> None:
         self._deliver: Callable[[Publication], object] = _not_started
         self._announce: Callable[[str, bytes], object] = _not_started
         self._seconds = seconds
         self._keys: Keys[Position | None, Accepted] = Keys(limit=max_keys)
-        self._histories = Histories(_new_epoch, max_bytes=max_history_bytes)
+        self._histories = Histories(_new_epoch, max_bytes=max_history_bytes, full=on_full)
         self._durable: DurableTopics | None = None
         if journal is not None:
             self._durable = DurableTopics(

@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from realtime.frames import text_frame
 from realtime.interfaces import Holdable, Subscriber
-from realtime.model import Piece, SlowConsumers
+from realtime.model import Namespace, Piece
 
 # Writes in one turn of the reactor, about 10 ms of them; each such piece of a frame counts as one
 # more.
@@ -43,14 +43,15 @@ class Fanout(Generic[S]):
         self._rest: Iterator[S] | None = None
         self._data = b""
         self._parts: Sequence[_Queued[S]] = ()
-        # What becomes of a topic's publications where clients read slowly; set by the node.
-        self.slow_consumers: Callable[[str], SlowConsumers] = lambda topic: "close"
+        # What holds for a topic; set by the node.
+        self.lookup: Callable[[str], Namespace | str | None] = lambda topic: None
         # Whether so much is queued that publishers have to be held.
         self.congested = False
         self.turn = 0
         self._replies: dict[S, list[bytes]] = {}
         self._scheduled = False
         self._held: dict[Holdable, None] = {}
+        self._resting: dict[Holdable, None] = {}
 
     def deliver_to(self, subscribers: Iterable[S], *messages: bytes) -> None:
         """Queue messages for some connections, in order with what is queued already."""
@@ -101,6 +102,18 @@ class Fanout(Generic[S]):
         if publisher not in self._held:
             self._held[publisher] = None
             publisher.hold()
+
+    def rest(self, publisher: Holdable) -> None:
+        """Read no more of a publisher, who has sent too much, until the next `wake`."""
+        if publisher not in self._resting:
+            self._resting[publisher] = None
+            publisher.hold()
+
+    def wake(self) -> None:
+        """Another second has begun."""
+        resting, self._resting = self._resting, {}
+        for publisher in resting:
+            publisher.release()
 
     def flush(self) -> None:
         """Write all that is queued now, however long it takes."""
@@ -193,11 +206,11 @@ class Fanout(Generic[S]):
         """What may be dropped of what was to be written: nothing, or pieces that say so."""
         pieces = []
         for _, frame, topic, _ in parts:
-            policy = "close" if topic is None else self.slow_consumers(topic)
-            if policy == "close":
-                pieces.append(Piece(frame))
+            namespace = None if topic is None else self.lookup(topic)
+            if isinstance(namespace, Namespace) and namespace.slow_consumers != "close":
+                pieces.append(Piece(frame, topic, namespace.slow_consumers == "latest"))
             else:
-                pieces.append(Piece(frame, topic, policy == "latest"))
+                pieces.append(Piece(frame))
         return pieces if any(piece.topic is not None for piece in pieces) else ()
 
 

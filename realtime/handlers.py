@@ -26,10 +26,8 @@ MAX_PAGE = 1000
 MAX_STATE = 1024
 # Bytes that a publication has beside its payload, or a little less.
 ENVELOPE = 120
-# Topics that one command may name, unless more subscriptions are allowed; what a topic costs, or
-# an entry of an answer, in messages of the rate limit, and what one that is denied costs, which
-# has an Error of its own.
-MAX_TOPICS = 1000
+# What a topic of a command costs, or an entry of an answer, in messages of the rate limit, and what
+# one that is denied costs, which has an Error of its own.
 TOPIC_COST = 0.05
 DENIAL_COST = 1.0
 
@@ -40,6 +38,10 @@ class Bounds(Protocol):
     @property
     def max_subscriptions(self) -> int:
         """How many topics and patterns it may subscribe to."""
+
+    @property
+    def max_topics(self) -> int:
+        """How many of them one command may name."""
 
     @property
     def max_reply(self) -> int:
@@ -171,8 +173,9 @@ def forbidden(act: str, topic: str) -> Forbidden:
 def names_of(caller: Caller, named: list[str]) -> dict[str, None]:
     """The topics and patterns named, each once; one that is neither refuses the whole command."""
     caller.spend(len(named) * TOPIC_COST)
-    limit = max(MAX_TOPICS, caller.policy.max_subscriptions)
+    limit = caller.policy.max_topics
     if len(named) > limit:
+        caller.node.counters.limit("max-topics")
         raise InvalidRequest(
             f"A command names at most {limit} topics",
             details={"field": "data.topics", "max_topics": limit},

@@ -8,7 +8,6 @@ from autobahn.websocket.types import ConnectionRequest
 
 from realtime.errors import InvalidRequest
 
-MAX_HEAD = 16 * 1024
 SUBPROTOCOL = "access_token."
 # A request line, then headers whose names start their lines and end in a colon (RFC 9112 section
 # 5), without control characters, nor the others that Autobahn takes for line ends.
@@ -18,14 +17,14 @@ _HEAD = re.compile(_TEXT + rb"\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:" + _TEXT + rb
 _BODY = re.compile(rb"\r\n(?:transfer-encoding:|content-length:(?!\s*0+\s))", re.IGNORECASE)
 
 
-def check_head(seen: bytes) -> InvalidRequest | None:
+def check_head(seen: bytes, max_size: int) -> InvalidRequest | None:
     """What is wrong with a request's head, as far as it is here; its syntax once it is complete.
 
     Autobahn bounds no head, and reads some that others would read otherwise.
     """
     end = seen.find(b"\r\n\r\n")
     head = seen if end < 0 else seen[: end + 4]
-    if len(head) > MAX_HEAD:
+    if len(head) > max_size:
         return InvalidRequest("The request's head is too large", status=431)
     if end >= 0 and _HEAD.fullmatch(head) is None:
         return InvalidRequest("The request's head is malformed")

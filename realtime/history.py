@@ -106,7 +106,8 @@ class Histories:
 
     `make_epoch` makes names of epochs. Above `max_bytes` the oldest publications of the least
     recently used topic go first; None is no bound. `forgot` is told each topic of which
-    something went for its age or altogether, but not what a new publication pushes out.
+    something went for its age or altogether, but not what a new publication pushes out. `full` is
+    called each time that something went for want of bytes.
     """
 
     def __init__(
@@ -116,7 +117,9 @@ class Histories:
         max_bytes: int | None = MAX_BYTES,
         max_empty: int = MAX_EMPTY,
         forgot: Callable[[str], object] | None = None,
+        full: Callable[[], object] | None = None,
     ) -> None:
+        self._full = full
         self._make_epoch = make_epoch
         self._max_bytes = max_bytes
         self._max_empty = max_empty
@@ -171,6 +174,8 @@ class Histories:
         if self._max_bytes is not None:
             while self.bytes > self._max_bytes:
                 self._drop(next(iter(self._kept.values())), 1, now)
+                if self._full is not None:
+                    self._full()
         return publication
 
     def page(

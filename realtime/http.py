@@ -130,6 +130,7 @@ class Channel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a head that is too large."""
+        self.site.counters.limit("max-head-size")
         self._refuse(InvalidRequest("The request's head is too large", status=431))
 
     def headerReceived(self, line: bytes) -> bool:
@@ -222,6 +223,7 @@ class Channel(HTTPChannel):
 
     def _refuse_body(self) -> None:
         limit = self.site.limits.body_size
+        self.site.counters.limit("max-body-size")
         self.requests[-1].refusal = InvalidRequest(
             f"The body is larger than {limit} bytes",
             status=413,
@@ -280,6 +282,8 @@ class Channel(HTTPChannel):
         elif self.phase is _Phase.CLOSING:
             self.transport.abortConnection()  # type: ignore[union-attr]
         else:
+            part = "head" if self.phase is _Phase.HEAD else "body"
+            self.site.counters.limit(f"{part}-timeout")
             self._refuse(InvalidRequest("The request took too long to arrive", status=408))
 
     def _cancel(self) -> None:
@@ -317,14 +321,14 @@ class HttpSite(Site):
         self.limits = limits or HttpLimits()
         self.origins = origins or Origins(())
         self.draining = False
-        self._counters = counters or Counters()
+        self.counters = counters or Counters()
         self.crowd = Crowd[Channel]()
         self._when_empty: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
         """Make a channel, unless there are too many, and all of them are being answered."""
         if len(self.crowd) >= self.limits.connections:
-            self._counters.dropped_http_connections += 1
+            self.counters.dropped_http_connections += 1
             channel = self.crowd.first_to_go()
             if channel is None:
                 return None

@@ -32,6 +32,34 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
         parse.integer(0, 10_000_000),
     ),
     Option(
+        "head-timeout",
+        "SECONDS",
+        10,
+        "Time in which a request's head has to arrive, also a WebSocket's handshake; then 408.",
+        parse.integer(1, _DAY),
+    ),
+    Option(
+        "body-timeout",
+        "SECONDS",
+        30,
+        "Time in which a request has to arrive with its body; then 408.",
+        parse.integer(1, _DAY),
+    ),
+    Option(
+        "max-head-size",
+        "BYTES",
+        16 * 1024,
+        "Largest head of a request, also of a WebSocket's handshake; larger ones get 431.",
+        parse.integer(4096, 1024 * 1024),
+    ),
+    Option(
+        "max-body-size",
+        "BYTES",
+        65536,
+        "Largest body of a request; larger ones get 413.",
+        parse.integer(1024, 16 * 1024 * 1024),
+    ),
+    Option(
         "max-frame-size",
         "BYTES",
         65536,
@@ -54,6 +82,13 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
         parse.integer(1, 1_000_000),
     ),
     Option(
+        "max-topics",
+        "N",
+        1000,
+        "Topics that one command may name, or as many as one may subscribe to.",
+        parse.integer(1, 1_000_000),
+    ),
+    Option(
         "message-rate",
         "N",
         1000.0,
@@ -62,6 +97,14 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         "message-burst", "N", 2000.0, "Messages that it may send at once.", parse.number(1, 1e9)
+    ),
+    Option(
+        "byte-rate",
+        "BYTES",
+        4 * 1024 * 1024,
+        "Bytes a second that a connection may send; what is more waits for the next. 0 sets no "
+        "limit.",
+        parse.integer(0, 1024**4),
     ),
     Option(
         "heartbeat-interval",

@@ -53,6 +53,13 @@ _COUNTERS = {
     "jwks_failures": "Readings of another issuer's keys that failed; the keys there are stay",
     "audit_failures": "Lines that could not be written to the audit log",
 }
+# What may be reached: the options whose names these are.
+LIMITS = (
+    *("max-connections", "max-connections-per-user", "max-connections-per-address"),
+    *("head-timeout", "body-timeout", "max-head-size", "max-body-size", "max-frame-size"),
+    *("max-queue-bytes", "max-subscriptions", "max-topics", "message-rate", "byte-rate"),
+    *("client-timeout", "login-rate", "history-bytes", "webhook-queue-size"),
+)
 # What would otherwise end in _total twice over, or read badly with it.
 _NAMES = {"total_connections": "connections"}
 
@@ -88,6 +95,7 @@ class Counters:
         "jwks_failures",
         "jwks_keys",
         "jwks_refreshes",
+        "limited",
         "limited_connections",
         "messages_received",
         "messages_sent",
@@ -108,6 +116,7 @@ class Counters:
         self.errors = 0
         self.refused_connections = 0
         self.limited_connections = 0
+        self.limited = dict.fromkeys(LIMITS, 0)
         self.closed_slow_consumers = 0
         self.dropped_publications = 0
         self.dropped_http_connections = 0
@@ -134,6 +143,10 @@ class Counters:
         self.jwks_failures = 0
         self.audit_failures = 0
 
+    def limit(self, name: str) -> None:
+        """The limit that the option of this name sets has been reached."""
+        self.limited[name] += 1
+
     def as_reference(self) -> dict[str, int]:
         """The five numbers of the reference's `/metrics` and `/info`."""
         return {
@@ -152,6 +165,12 @@ class Counters:
         for name, meaning in _COUNTERS.items():
             shown = _NAMES.get(name, name)
             yield CounterMetricFamily(f"realtime_{shown}", meaning, getattr(self, name))
+        limited = CounterMetricFamily(
+            "realtime_limited", "How often limits were reached, by their options", labels=("limit",)
+        )
+        for name, times in self.limited.items():
+            limited.add_metric((name,), times)
+        yield limited
 
 
 class Metrics:

@@ -28,7 +28,6 @@ from realtime.model import (
     Position,
     PresencePage,
     Publication,
-    SlowConsumers,
 )
 from realtime.names import is_name, new_node_id
 from realtime.rules import Rules
@@ -82,7 +81,7 @@ class Node:
         self.remote = broker.remote
         self._arrivals = Arrivals(hub.deliver)
         self.deliver_by(hub.deliver)
-        hub.slow_consumers = self._slow_consumers
+        hub.lookup = self.lookup
         presence.start(broker.announce)
 
     def deliver_by(self, deliver: Callable[[Publication], object]) -> None:
@@ -105,6 +104,7 @@ class Node:
         if self.draining:
             raise Unavailable("The server is shutting down.")
         if self.counters.active_connections >= self.max_connections:
+            self.counters.limit("max-connections")
             raise ServerFull()
 
     def next_number(self) -> int:
@@ -176,6 +176,7 @@ class Node:
         Where there are many, each turn of the reactor serves some.
         """
         self.tick = int(self.now())
+        self.hub.wake()
         self._direct_keys.expire(self.now())
         due = self.deadlines.advance(self.tick, DEADLINES_A_TURN)
         for item in due:
@@ -197,10 +198,6 @@ class Node:
         if is_pattern(name):
             return check_pattern(name)
         return check_topic(name) or self.rules.namespace(name)
-
-    def _slow_consumers(self, topic: str) -> SlowConsumers:
-        namespace = self.lookup(topic)
-        return namespace.slow_consumers if isinstance(namespace, Namespace) else "close"
 
     def arrive(self, peer: Peer, name: str, room: int) -> Arrival:
         """Begin to subscribe a connection to a topic or pattern, where the broker is remote.

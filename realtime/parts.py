@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -160,7 +161,10 @@ def _memory_broker(around: Around) -> MemoryBroker:
     if any(namespace.durable for namespace in settings.topics) or path.exists():
         journal = Journal(str(path), around.reactor)
     return MemoryBroker(
-        around.reactor.seconds, journal=journal, max_history_bytes=settings.history_bytes
+        around.reactor.seconds,
+        journal=journal,
+        max_history_bytes=settings.history_bytes,
+        on_full=partial(around.counters.limit, "history-bytes"),
     )
 
 

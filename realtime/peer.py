@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import length_hint
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred
@@ -47,10 +47,11 @@ from realtime.handlers import (
     topic_namespace,
     unsubscribe,
 )
-from realtime.interfaces import Gatekeeper, Transport
+from realtime.interfaces import Transport
 from realtime.limits import TokenBucket, take_of
 from realtime.model import Identity, Namespace, Piece, Position
 from realtime.node import Node
+from realtime.policy import ClientPolicy
 from realtime.rules import may_publish
 from realtime.subscribing import subscribe
 
@@ -62,25 +63,6 @@ EXPIRY_NOTICE = 60
 # which as many are forgiven as are allowed, so that who waits as told is never closed.
 MAX_REFUSALS = 100
 FORGIVENESS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClientPolicy:
-    """What every connection is held to. Rates are a second, times seconds, sizes bytes.
-
-    `max_reply` bounds what of a history one answer has, or one recovery.
-    """
-
-    message_rate: float
-    message_burst: float
-    max_subscriptions: int
-    heartbeat_interval: int
-    client_timeout: int
-    max_frame_size: int
-    max_reply: int
-    on_token_expiry: Literal["close", "keep"]
-    authenticate: Callable[[str], Identity]
-    hooks: Gatekeeper | None = None
 
 
 class Client:
@@ -99,6 +81,7 @@ class Client:
         "node",
         "number",
         "policy",
+        "received",
         "send",
         "topics",
         "transport",
@@ -120,8 +103,9 @@ class Client:
         self.number = node.next_number()
         self.topics: dict[str, None] = {}
         self.send: Callable[[bytes], int] = transport.send
-        # The second in which the client was last heard of; set by the transport.
+        # The second in which the client was last heard of, and the bytes it has sent in that.
         self.heard = node.tick
+        self.received = 0
         self._next_ping = node.tick + policy.heartbeat_interval
         self._warned = False
         self._due = 0
@@ -172,6 +156,17 @@ class Client:
         """Leave the node: the transport has ended, with this close code."""
         self.mute()
         self.node.disconnect(self, code)
+
+    def took(self, size: int) -> bool:
+        """The client is there, and has sent so many bytes; answer whether that is too fast."""
+        if self.heard != self.node.tick:
+            self.heard = self.node.tick
+            self.received = 0
+        self.received += size
+        if self.received <= self.policy.byte_rate:
+            return False
+        self.node.counters.limit("byte-rate")
+        return True
 
     def receive(self, message: bytes) -> None:
         """Obey one command, given as UTF-8."""
@@ -225,6 +220,7 @@ class Client:
         self._bucket.spend(messages, self.node.now())
 
     def _exceed(self, now: float) -> None:
+        self.node.counters.limit("message-rate")
         if self._excess is None:
             rate = max(FORGIVENESS, self.policy.message_rate)
             self._excess = TokenBucket(rate, MAX_REFUSALS)
@@ -249,6 +245,7 @@ class Client:
             self.close(CloseCode.TOKEN_EXPIRED)
             return
         if tick - self.heard >= policy.client_timeout:
+            self.node.counters.limit("client-timeout")
             self.close(CloseCode.CLIENT_TIMEOUT)
             return
         if tick >= expires_at - EXPIRY_NOTICE and not self._warned:

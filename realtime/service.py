@@ -25,6 +25,7 @@ from realtime.admission import Admission
 from realtime.audit import Audit, AuditFile
 from realtime.auth import Auth
 from realtime.backends import Backends
+from realtime.bounds import client_policy, http_limits, websocket_options
 from realtime.credentials import Credentials, make_tokens
 from realtime.drain import Drain, close_all
 from realtime.errors import CloseCode, ConfigurationError, RealtimeError
@@ -42,7 +43,6 @@ from realtime.options import Options
 from realtime.origins import Origins
 from realtime.outgoing import make_outgoing
 from realtime.parts import Around, MemoryParts, Parts, RedisParts
-from realtime.peer import ClientPolicy
 from realtime.process import allow_files, take_signals
 from realtime.reload import Reloading
 from realtime.rest import RestApi, ServerInfo
@@ -57,7 +57,7 @@ from realtime.stores import make_stores, run_alone, state_directory
 from realtime.tls import Certificates
 from realtime.tracing import Tracing
 from realtime.turns import call_soon_of
-from realtime.websocket import Factory, WebSocketOptions
+from realtime.websocket import Factory
 from realtime.wheel import TimerWheel
 from realtime.workers import Workers
 
@@ -163,19 +163,9 @@ class RealtimeService(Service):
             login_limits=self._parts.login_limits,
             rotate_refresh_tokens=settings.rotate_refresh_tokens,
             audit=audit,
+            counters=counters,
         )
-        policy = ClientPolicy(
-            message_rate=settings.message_rate,
-            message_burst=settings.message_burst,
-            max_subscriptions=settings.max_subscriptions,
-            heartbeat_interval=settings.heartbeat_interval,
-            client_timeout=settings.client_timeout,
-            max_frame_size=settings.max_frame_size,
-            max_reply=settings.max_queue_bytes // 2,
-            on_token_expiry=settings.on_token_expiry,
-            authenticate=self._auth.authenticate,
-            hooks=self._outgoing.hooks,
-        )
+        policy = client_policy(settings, self._auth.authenticate, self._outgoing.hooks)
         admission = Admission(
             self.node,
             policy,
@@ -189,9 +179,7 @@ class RealtimeService(Service):
         )
         websocket = Factory(
             admission,
-            WebSocketOptions(
-                settings.max_frame_size, settings.max_queue_bytes, settings.compression
-            ),
+            websocket_options(settings),
             reactor,
             connection_class(settings.fast_path),
         )
@@ -211,7 +199,9 @@ class RealtimeService(Service):
             console=Console(self._samples, tracing),
             audit=audit,
         )
-        self._http = HttpSite(api.resource, reactor, origins=origins, counters=counters)
+        self._http = HttpSite(
+            api.resource, reactor, limits=http_limits(settings), origins=origins, counters=counters
+        )
         self._site: Any = Site(self.node, websocket, self._http)
         certificates = None
         if settings.tls_cert is not None and settings.tls_key is not None:

@@ -45,11 +45,17 @@ class Settings:
     max_connections: int
     max_connections_per_user: int
     max_connections_per_address: int
+    head_timeout: int
+    body_timeout: int
+    max_head_size: int
+    max_body_size: int
     max_frame_size: int
     max_queue_bytes: int
     max_subscriptions: int
+    max_topics: int
     message_rate: float
     message_burst: float
+    byte_rate: int
     heartbeat_interval: int
     client_timeout: int
     login_rate: float

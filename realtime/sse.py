@@ -118,6 +118,7 @@ class Stream:
         pieces = [piece.carried_as(self._events(piece.frames)) for piece in pieces or [Piece(data)]]
         if not self._queue.add(b"", 0, pieces):
             self._admission.node.counters.closed_slow_consumers += 1
+            self._admission.node.counters.limit("max-queue-bytes")
             self.close(CloseCode.SLOW_CONSUMER)
 
     def _events(self, data: bytes) -> bytes:
@@ -170,9 +171,10 @@ class Stream:
                 raise Unavailable("The commands before these take their time.") from None
         client = self.client
         hub = self._admission.node.hub
+        if client.is_open and client.took(sum(map(len, commands))):
+            hub.rest(self)
         for command in commands:
             if client.is_open:
-                client.heard = client.node.tick
                 client.receive(command)
         if hub.congested and client.is_open:
             hub.hold(self)

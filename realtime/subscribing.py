@@ -75,6 +75,7 @@ def _begin(
             if name not in caller.topics:
                 limit = caller.policy.max_subscriptions
                 if len(caller.topics) + new >= limit:
+                    caller.node.counters.limit("max-subscriptions")
                     message = f"A connection has at most {limit} subscriptions"
                     raise Forbidden(message, details={"topic": name})
                 new += 1

@@ -192,6 +192,7 @@ class Delivery:
         if not self._usable or self._stopping:
             return
         if self._waiting >= self._max_events or self._bytes + len(body) > self._max_bytes:
+            self._counters.limit("webhook-queue-size")
             self.drop(1, "too many wait")
             return
         self._bytes += len(body)

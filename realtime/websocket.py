@@ -38,7 +38,8 @@ class WebSocketOptions:
     max_frame_size: int
     max_queue_bytes: int
     compression: bool = False
-    handshake_timeout: int = 10
+    head_timeout: int = 10
+    max_head_size: int = 16 * 1024
     close_timeout: int = 2
 
 
@@ -76,12 +77,13 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
     def _begin(self) -> None:
         # A transport that an HTTP connection hands over still has that one's producer.
         self.transport.unregisterProducer()
-        self._expect_end_within(self.factory.options.handshake_timeout)
+        self._expect_end_within(self.factory.options.head_timeout)
 
     def on_deadline(self, tick: int) -> None:
         """Drop a connection that finishes neither opening nor closing in time."""
         if self.state == self.STATE_CONNECTING and self._refusal is None:
             self._expect_end_within(self.factory.options.close_timeout)
+            self.factory.node.counters.limit("head-timeout")
             self._refuse(InvalidRequest("The request took too long to arrive", status=408))
         else:
             self.transport.abortConnection()
@@ -95,16 +97,19 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         """Check the request's head, which Autobahn does not bound; then let Autobahn read."""
         client = self.client
         if client is not None:
-            client.heard = self.factory.node.tick
+            node = self.factory.node
+            if client.took(len(data)):
+                node.hub.rest(self)
             self._feed(data)
-            hub = self.factory.node.hub
-            if hub.congested:
-                hub.hold(self)
+            if node.hub.congested:
+                node.hub.hold(self)
         elif self.state == self.STATE_CONNECTING:
-            problem = check_head(self.data + data)
+            problem = check_head(self.data + data, self.factory.options.max_head_size)
             if problem is None:
                 self._feed(data)
             else:
+                if problem.status == 431:
+                    self.factory.node.counters.limit("max-head-size")
                 self._refuse(problem)
 
     def _feed(self, data: bytes) -> None:
@@ -277,6 +282,7 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
             ]
         if not queue.add(data, sent, pieces):
             self.factory.node.counters.closed_slow_consumers += 1
+            self.factory.node.counters.limit("max-queue-bytes")
             self.close(CloseCode.SLOW_CONSUMER)
 
     def ping(self) -> None:
@@ -342,6 +348,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if client is not None:
             self.client = None
             self.factory.admission.leave(client)
+            if self.localCloseCode == CloseCode.MESSAGE_TOO_BIG:
+                self.factory.node.counters.limit("max-frame-size")
             client.closed(self.localCloseCode or self.remoteCloseCode or _NO_CLOSE_FRAME)
 
 

@@ -25,12 +25,12 @@ FLOORS: tuple[str, ...] = (
     " redis_endpoint redis_feeds redis_history redis_ring signed_post signing_keys token_keys"
     " tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
-    "admission asking drain handlers peer subscribing trace_hooks tracing waiting",
+    "admission asking drain handlers peer policy subscribing trace_hooks tracing waiting",
     "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
     " rest_connections rest_console rest_publish rest_requests rest_sessions rest_topics"
     " send_queue sse turns websocket",
     "site",
-    "credentials namespaces parse option limit_options option_table settings options memory"
+    "bounds credentials namespaces parse option limit_options option_table settings options memory"
     " outgoing first_run parts stores listening process reload tls"
     " workers service worker check_config doctor load remote commands __main__",
 )
@@ -71,9 +71,9 @@ NEIGHBOURS = {
     "websocket": {"answers", "compression", "handshake", "send_queue"},
     "node": {"arrivals"},
     "nodes": {"node"},
-    "admission": {"asking", "peer", "waiting"},
+    "admission": {"asking", "peer", "policy", "waiting"},
     "asking": {"handlers", "waiting"},
-    "peer": {"handlers", "subscribing"},
+    "peer": {"handlers", "policy", "subscribing"},
     "subscribing": {"handlers"},
     "waiting": {"peer"},
     "tracing": {"admission", "trace_hooks"},
@@ -107,6 +107,7 @@ NEIGHBOURS = {
     "service": {
         *(
             "credentials",
+            "bounds",
             "first_run",
             "listening",
             "memory",
@@ -120,6 +121,7 @@ NEIGHBOURS = {
         ),
         *("tls", "workers"),
     },
+    "bounds": {"settings"},
     "first_run": {"settings", "stores"},
     "reload": {"credentials", "settings", "tls"},
     "check_config": {"credentials", "option_table", "settings"},

@@ -23,7 +23,7 @@ from realtime.http import HttpSite
 from realtime.http_request import HttpLimits
 from realtime.metrics import Counters
 from realtime.origins import Origins
-from realtime.peer import ClientPolicy
+from realtime.policy import ClientPolicy
 from realtime.websocket import Factory, WebSocketOptions
 from tests.support.http import Answer, OnSocket, Wire, make_api, make_site
 from tests.support.identity import make_access, make_clock, make_tokens
@@ -563,7 +563,9 @@ class SocketTests(TestCase):
         """A connection that has spoken HTTP can become a WebSocket, and is HTTP no more."""
         node = make_node(make_clock())
         tokens = make_tokens(time.time)
-        policy = ClientPolicy(100, 100, 10, 30, 60, 65536, 65536, "close", tokens.verify_access)
+        policy = ClientPolicy(
+            100, 100, 1 << 20, 10, 10, 30, 60, 65536, 65536, "close", tokens.verify_access
+        )
         admission = Admission(node, policy, Origins("*"))
         factory = Factory(admission, WebSocketOptions(65536, 65536), reactor)
         resource = make_api(self, node, ws_resource=WebSocketResource(factory)).resource

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime import __version__
-from realtime.metrics import Counters, Metrics, negotiate
+from realtime.metrics import LIMITS, Counters, Metrics, negotiate
+from realtime.option_table import OPTIONS
 
 OPENMETRICS = "application/openmetrics-text"
 TEXT = "text/plain"
@@ -43,13 +44,16 @@ GAUGES = (
 )
 
 
+NUMBERS = [name for name in Counters.__slots__ if name != "limited"]
+
+
 class MetricsTests(SynchronousTestCase):
     """The registry and its two text formats."""
 
     def setUp(self) -> None:
         """Give each counter a number of its own."""
         self.counters = Counters()
-        for number, name in enumerate(Counters.__slots__, 10):
+        for number, name in enumerate(NUMBERS, 10):
             setattr(self.counters, name, number)
         self.metrics = Metrics(self.counters)
 
@@ -69,13 +73,23 @@ class MetricsTests(SynchronousTestCase):
         """Both formats have every counter under its realtime_ name."""
         for media_type in (TEXT, OPENMETRICS):
             samples = self.samples(media_type)
-            for name in Counters.__slots__:
+            for name in NUMBERS:
                 shown = f"realtime_{name}"
                 if name == "total_connections":
                     shown = "realtime_connections_total"
                 elif name not in GAUGES:
                     shown += "_total"
                 self.assertEqual(samples[shown], getattr(self.counters, name), shown)
+
+    def test_limits(self) -> None:
+        """Each limit is an option and a label; it counts by itself."""
+        options = {option.name for option in OPTIONS}
+        self.assertLessEqual(set(LIMITS), options)
+        self.counters.limit("max-topics")
+        _, body = self.metrics.exposition(TEXT)
+        for name in LIMITS:
+            times = float(name == "max-topics")
+            self.assertIn(f'realtime_limited_total{{limit="{name}"}} {times}\n'.encode(), body)
 
     def test_numbers_are_live(self) -> None:
         """An exposition has the numbers of the moment it is asked for."""

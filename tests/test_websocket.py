@@ -14,7 +14,7 @@ from typing import Any
 from realtime import fanout
 from realtime.drain import close_all
 from realtime.errors import CloseCode, Forbidden, TokenExpired, Unavailable
-from realtime.handshake import MAX_HEAD, SUBPROTOCOL
+from realtime.handshake import SUBPROTOCOL
 from realtime.model import Namespace
 from realtime.rules import DEFAULT
 from tests.support.backends import Gate, Recorder
@@ -213,6 +213,7 @@ class Handshake:
         self.assertEqual(answer.error()["details"]["limit"], "user")
         self.assertEqual(answer.header("Retry-After"), "1")
         self.assertEqual(rig.counters.limited_connections, 1)
+        self.assertEqual(sum(rig.counters.limited.values()), 1)
         rig.connect("bob")
         first.abandon()
         rig.wait(lambda: rig.counters.active_connections == 2)
@@ -428,11 +429,12 @@ class Handshake:
 
     def test_large_head(self) -> None:
         """A head of 16 KiB is read; one more byte is 431, whether or not it ever ends."""
-        room = MAX_HEAD - len(request_head(headers={"X-More": ""}))
+        most = 16 * 1024
+        room = most - len(request_head(headers={"X-More": ""}))
         self.rig().client().open(request_head(headers={"X-More": "x" * room}))
         large = request_head(headers={"X-More": "x" * (room + 1)})
         self.refuse(large, 431, "INVALID_REQUEST")
-        self.refuse(large[: MAX_HEAD + 1], 431, "INVALID_REQUEST")
+        self.refuse(large[: most + 1], 431, "INVALID_REQUEST")
 
     def test_every_split(self) -> None:
         """A head may come in any two pieces, and byte by byte."""
@@ -1327,6 +1329,32 @@ class SlowConsumers:
             if policy == "latest":
                 self.assertEqual(numbers[begun:], [398, 399])
             self.assertEqual(rig.held(rig.served("bob")), 0)
+
+    def test_too_many_bytes_a_second(self) -> None:
+        """Who sends more than a second may bring is read no further until the next; all arrives."""
+        rig = self.rig(byte_rate=40_000)
+        carol = rig.subscriber("carol")
+        alice = rig.connect()
+        alice.send(b"".join(broadcast("news", [n, "x" * 1000]) for n in range(300)))
+        got = [n for n, _ in payloads(carol.pending())]
+        # TLS reads up to 64 KiB at once.
+        self.assertLess(len(got), 120)
+        seconds = 0
+        while len(got) < 300 and seconds < 20:
+            rig.pass_seconds(1)
+            seconds += 1
+            new = [n for n, _ in payloads(carol.pending())]
+            self.assertLess(len(new), 120)
+            got += new
+        self.assertEqual(got, list(range(300)))
+        self.assertGreater(seconds, 1)
+        self.assertGreater(rig.counters.limited["byte-rate"], 1)
+        for leave in (RawClient.abandon, RawClient.reset):
+            client = rig.connect("bob")
+            client.send(b"".join(broadcast("news", [n, "x" * 1000]) for n in range(300)))
+            leave(client)
+            rig.pass_seconds(20)
+            rig.wait(lambda: rig.counters.active_connections == 2)
 
     def test_publisher_is_held(self) -> None:
         """A publisher that is faster than the server writes is read no further, then goes on."""

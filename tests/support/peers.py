@@ -13,7 +13,8 @@ from zope.interface import implementer
 from realtime.errors import CloseCode, InvalidToken
 from realtime.interfaces import Events, IBroker
 from realtime.model import Identity, Namespace, Permissions, Piece, Position, Publication
-from realtime.peer import Client, ClientPolicy
+from realtime.peer import Client
+from realtime.policy import ClientPolicy
 from tests.support.node import make_node
 
 # Late enough for Unix seconds to have lost the precision that they lose in life.
@@ -192,7 +193,9 @@ class World:
         options: dict[str, Any] = {
             "message_rate": 1000,
             "message_burst": 1000,
+            "byte_rate": 1 << 40,
             "max_subscriptions": 100,
+            "max_topics": 1000,
             "heartbeat_interval": 30,
             "client_timeout": 60,
             "max_frame_size": 65536,

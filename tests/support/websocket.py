@@ -36,7 +36,7 @@ from realtime.fastpath import FastConnection
 from realtime.interfaces import Events
 from realtime.model import Identity, Namespace
 from realtime.origins import Origins
-from realtime.peer import ClientPolicy
+from realtime.policy import ClientPolicy
 from realtime.turns import call_soon_of
 from realtime.websocket import Connection, Factory, WebSocketOptions
 from tests.support.http import Answer
@@ -357,7 +357,9 @@ class Rig:
         options: dict[str, Any] = {
             "message_rate": 1e6,
             "message_burst": 1e6,
+            "byte_rate": 1 << 40,
             "max_subscriptions": 100,
+            "max_topics": 1000,
             "heartbeat_interval": 30,
             "client_timeout": 60,
             "max_frame_size": max_frame_size,

@@ -1,0 +1,32 @@
+"""What every client is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from realtime.interfaces import Gatekeeper
+from realtime.model import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPolicy:
+    """What every connection is held to. Rates are a second, times seconds, sizes bytes.
+
+    `max_topics` bounds what one command names, `max_reply` what of a history one answer has, or one
+    recovery.
+    """
+
+    message_rate: float
+    message_burst: float
+    byte_rate: int
+    max_subscriptions: int
+    max_topics: int
+    heartbeat_interval: int
+    client_timeout: int
+    max_frame_size: int
+    max_reply: int
+    on_token_expiry: Literal["close", "keep"]
+    authenticate: Callable[[str], Identity]
+    hooks: Gatekeeper | None = None
