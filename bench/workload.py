@@ -22,13 +22,13 @@ from realtime.metrics import Counters
 from realtime.model import User
 from realtime.node import Node
 from realtime.origins import Origins
-from realtime.policy import ClientPolicy
+from realtime.policy import ClientPolicy, WebSocketOptions
 from realtime.presence_memory import MemoryPresence
 from realtime.rules import Rules
 from realtime.site import Site
 from realtime.token_keys import Keys
 from realtime.tokens import Tokens
-from realtime.websocket import Factory, WebSocketOptions
+from realtime.websocket import Factory
 from realtime.wheel import TimerWheel
 
 NOW = 1_760_000_000.0

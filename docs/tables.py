@@ -25,10 +25,10 @@ from realtime.openapi import PATHS  # noqa: E402
 from realtime.option import Option  # noqa: E402
 from realtime.option_table import OPTIONS  # noqa: E402
 from realtime.peer import MAX_REFUSALS  # noqa: E402
+from realtime.policy import WebSocketOptions  # noqa: E402
 from realtime.rest_publish import MAX_AT_ONCE  # noqa: E402
 from realtime.site import MAX_SILENT  # noqa: E402
 from realtime.sse import MAX_COMMANDS  # noqa: E402
-from realtime.websocket import WebSocketOptions  # noqa: E402
 
 Rows = Iterator[tuple[str, ...]]
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from realtime.http_request import HttpLimits
 from realtime.interfaces import Gatekeeper
 from realtime.model import Identity
-from realtime.policy import ClientPolicy
+from realtime.policy import ClientPolicy, WebSocketOptions
 from realtime.settings import Settings
-from realtime.websocket import WebSocketOptions
 
 
 def client_policy(

@@ -30,3 +30,15 @@ class ClientPolicy:
     on_token_expiry: Literal["close", "keep"]
     authenticate: Callable[[str], Identity]
     hooks: Gatekeeper | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketOptions:
+    """What WebSockets are held to beside that. Times are seconds, sizes bytes."""
+
+    max_frame_size: int
+    max_queue_bytes: int
+    compression: bool = False
+    head_timeout: int = 10
+    max_head_size: int = 16 * 1024
+    close_timeout: int = 2

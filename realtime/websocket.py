@@ -7,7 +7,6 @@ what messages mean is `peer.py`'s. `fastpath.py` has the quicker twin of `Connec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,23 +23,12 @@ from realtime.errors import CloseCode, InternalError, InvalidRequest, RealtimeEr
 from realtime.handshake import check_head, find_token
 from realtime.model import Identity, Piece
 from realtime.peer import Client
+from realtime.policy import WebSocketOptions
 from realtime.send_queue import SendQueue
 
 _CONTINUATION = 0
 # The code of a connection that ended without a Close frame (RFC 6455 section 7.1.5).
 _NO_CLOSE_FRAME = 1006
-
-
-@dataclass(frozen=True, slots=True)
-class WebSocketOptions:
-    """How connections are admitted. Times are seconds, sizes bytes."""
-
-    max_frame_size: int
-    max_queue_bytes: int
-    compression: bool = False
-    head_timeout: int = 10
-    max_head_size: int = 16 * 1024
-    close_timeout: int = 2
 
 
 class _Silence:

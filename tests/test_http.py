@@ -23,8 +23,8 @@ from realtime.http import HttpSite
 from realtime.http_request import HttpLimits
 from realtime.metrics import Counters
 from realtime.origins import Origins
-from realtime.policy import ClientPolicy
-from realtime.websocket import Factory, WebSocketOptions
+from realtime.policy import ClientPolicy, WebSocketOptions
+from realtime.websocket import Factory
 from tests.support.http import Answer, OnSocket, Wire, make_api, make_site
 from tests.support.identity import make_access, make_clock, make_tokens
 from tests.support.node import make_node

@@ -231,7 +231,7 @@ class SubscribeTests(ClientTestCase):
             details = {"field": "data.topics", "max_topics": 1000}
             self.assertEqual(outline(reply), error("INVALID_REQUEST", details, 1))
         self.assertEqual(list(self.wire.client.topics), [])
-        self.make_world(max_subscriptions=1001)
+        self.make_world(max_subscriptions=1001, max_topics=1001)
         self.assertEqual(self.wire.ask("Subscribe", {"topics": topics}), [subscribed(*topics)])
 
     def test_unsubscribe(self) -> None:

@@ -16,7 +16,8 @@ from twisted.internet.task import LoopingCall
 from realtime.fastpath import connection_class
 from realtime.frames import text_frame
 from realtime.origins import Origins
-from realtime.websocket import Connection, Factory, WebSocketOptions
+from realtime.policy import WebSocketOptions
+from realtime.websocket import Connection, Factory
 from tests.support.node import make_node
 
 # Case 9 sends messages of 16 MB; the whole echo may wait.

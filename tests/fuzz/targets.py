@@ -17,7 +17,8 @@ from realtime.envelope import BadCommand, Broadcast, decode_command, encode_broa
 from realtime.fastpath import FastConnection
 from realtime.model import Publication
 from realtime.origins import Origins
-from realtime.websocket import Connection, Factory, WebSocketOptions
+from realtime.policy import WebSocketOptions
+from realtime.websocket import Connection, Factory
 from tests.support.node import make_node
 
 MAX_SIZE = 2048

@@ -36,9 +36,9 @@ from realtime.fastpath import FastConnection
 from realtime.interfaces import Events
 from realtime.model import Identity, Namespace
 from realtime.origins import Origins
-from realtime.policy import ClientPolicy
+from realtime.policy import ClientPolicy, WebSocketOptions
 from realtime.turns import call_soon_of
-from realtime.websocket import Connection, Factory, WebSocketOptions
+from realtime.websocket import Connection, Factory
 from tests.support.http import Answer
 from tests.support.node import make_node
 from tests.support.peers import START, identity_of
