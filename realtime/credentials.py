@@ -19,7 +19,7 @@ from realtime.errors import ConfigurationError
 from realtime.jwks import BadKeys, KeyReader, fetch_file, fetch_url, place_of, read_file, read_jwks
 from realtime.metrics import Counters
 from realtime.settings import Settings
-from realtime.signed_post import Connections
+from realtime.signed_post import Connections, Watch
 from realtime.signing_keys import load_keys, load_secrets
 from realtime.token_keys import Keys, PublicKey, load_public_key
 from realtime.tokens import Tokens
@@ -84,6 +84,7 @@ class Credentials:
         self._audit = audit or Audit()
         self._reactor = reactor
         self._secrets: tuple[bytes, ...] = ()
+        self._watch = Watch("reading of signing keys", str(state), reactor)
         self._workers = Workers(reactor, threads=1, max_pending=4, name="token keys")
         self._connections: Connections | None = None
         self._reader = self._make_reader(counters)
@@ -142,9 +143,12 @@ class Credentials:
 
     async def _poll(self) -> None:
         try:
-            self._take(await self._workers.run(self._read))
+            secrets = await self._workers.run(self._read)
         except Exception as error:
-            _log.error("Signing keys were not read, to be tried again: {why}", why=str(error))
+            self._watch.failed(str(error))
+        else:
+            self._watch.worked()
+            self._take(secrets)
 
     def _take(self, secrets: tuple[bytes, ...]) -> None:
         """Have these secrets count, if they are others than so far."""

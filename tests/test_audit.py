@@ -184,6 +184,11 @@ class LineTests(Case):
         self.assertEqual(len(shown), min(len(text), MAX_FIELD))
         self.assertTrue(shown.isprintable())
 
+    def test_long_texts(self) -> None:
+        """Of a long text its beginning is written."""
+        self.audit.note("login", username="n" * 5000)
+        self.assertEqual(self.lines()[0]["username"], "n" * MAX_FIELD)
+
     def test_address(self) -> None:
         """It is the peer's, or the client's where a trusted proxy names it."""
         address = self.audit.address

@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 from twisted.internet import reactor
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from realtime.credentials import POLL_SECONDS, Credentials
@@ -123,9 +124,15 @@ class StateTests(Case):
         """Files that cannot be read are logged, and the keys that were read stay."""
         made = await self.begin()
         token = made.tokens.issue_access(ALICE, None)
+        logged: list[str] = []
+        observer = lambda event: logged.append(str(event.get("problem")))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         (self.state / FORMER_KEYS).write_text("{")
-        await self.poll(made)
+        (self.state / FORMER_KEYS).chmod(0o600)
+        await self.poll(made, 10)
         made.tokens.verify_access(token)
+        self.assertEqual(logged, [f"former signing keys {self.state / FORMER_KEYS}: damaged"])
         self.assertRaises(ConfigurationError, made.read_again)
         made.tokens.verify_access(token)
 
