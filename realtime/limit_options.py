@@ -36,7 +36,7 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
         "SECONDS",
         10,
         "Time in which a request's head has to arrive, also a WebSocket's handshake; then 408.",
-        parse.integer(1, _DAY),
+        parse.integer(2, _DAY),
     ),
     Option(
         "body-timeout",

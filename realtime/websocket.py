@@ -70,7 +70,6 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
     def on_deadline(self, tick: int) -> None:
         """Drop a connection that finishes neither opening nor closing in time."""
         if self.state == self.STATE_CONNECTING and self._refusal is None:
-            self._expect_end_within(self.factory.options.close_timeout)
             self.factory.node.counters.limit("head-timeout")
             self._refuse(InvalidRequest("The request took too long to arrive", status=408))
         else:
@@ -166,6 +165,8 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         counters.errors += 1
         counters.refused_connections += 1
         headers = getattr(self, "http_headers", None) or {}
+        # Time to take the answer, which what is left of the handshake's may not be.
+        self._expect_end_within(self.factory.options.close_timeout)
         self.sendData(
             whole_answer(error, cors_headers(self.factory.admission.origins, headers.get("origin")))
         )

@@ -26,7 +26,7 @@ history_size = 1000
 """
 OPTIONS = (
     *("--max-connections=4", "--max-connections-per-user=3", "--max-connections-per-address=4"),
-    *("--head-timeout=1", "--body-timeout=2", "--max-head-size=4096", "--max-body-size=1024"),
+    *("--head-timeout=2", "--body-timeout=2", "--max-head-size=4096", "--max-body-size=1024"),
     *("--max-frame-size=65536", "--max-queue-bytes=65536", "--max-subscriptions=2"),
     *("--max-topics=3", "--message-rate=20", "--message-burst=20", "--byte-rate=50000"),
     *("--heartbeat-interval=1", "--client-timeout=2", "--login-rate=0.01", "--login-burst=2"),
