@@ -10,6 +10,8 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredQueue
@@ -35,7 +37,7 @@ from realtime.jwks import (
 )
 from realtime.metrics import Counters
 from realtime.signed_post import Connections
-from realtime.token_keys import Keys
+from realtime.token_keys import Keys, fits
 from realtime.tokens import Tokens
 from tests.support.certificates import make_certificate
 from tests.support.identity import SECRET, START, make_state_dir, make_workers
@@ -134,6 +136,31 @@ class ReadingTests(SynchronousTestCase):
         for text in (b"", b"{}", b"[]", b"<html>", b'{"keys":{}}', b'{"keys":null}', b"\xff", many):
             self.assertRaises(BadKeys, read_jwks, text)
         self.assertRaises(BadKeys, read_jwks, b'{"keys":' + b"[" * 60000)
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.binary(max_size=200)
+        | st.lists(
+            st.dictionaries(
+                st.sampled_from(["kty", "crv", "alg", "use", "kid", "key_ops", *"nexydk"]),
+                st.sampled_from(["RSA", "EC", "OKP", "oct", "P-256", "Ed25519", "RS256", "AQAB"])
+                | st.none()
+                | st.integers()
+                | st.text(max_size=50)
+                | st.lists(st.text(max_size=9), max_size=3),
+            ),
+            max_size=4,
+        ).map(lambda jwks: key_set(*jwks))
+    )
+    def test_any_set(self, text: bytes) -> None:
+        """Whatever an issuer shows is keys that fit, or is left out, or is no set."""
+        try:
+            keys, skipped = read_jwks(text)
+        except BadKeys:
+            return
+        self.assertEqual(len(keys) + len(skipped), len(json.loads(text)["keys"]))
+        for key in keys:
+            self.assertTrue(fits(key.algorithm, key.key))
 
     def test_place(self) -> None:
         """The log has neither path nor query of a URL."""
