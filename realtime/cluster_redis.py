@@ -17,10 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime.cluster_scripts import ASK_ALL, BEAT, DESCRIBE, DIRECT, USER_NAMED
 from realtime.errors import Unavailable
 from realtime.metrics import Counters
 from realtime.names import MAX_BYTES, username_key
-from realtime.redis_client import Redis, RedisRefused, Script
+from realtime.redis_client import Redis, RedisRefused
 from realtime.redis_keys import Keys
 from realtime.redis_ring import Ring
 
@@ -33,74 +34,6 @@ ANSWER_SECONDS: Final = 2.0
 # Seconds for which the key of a direct message is remembered, and users told in one command.
 DIRECT_TTL: Final = 300
 TOLD_AT_ONCE: Final = 500
-
-_BEAT: Final = Script(
-    """
-    local time = redis.call('TIME')
-    local now = time[1] + time[2] / 1000000
-    redis.call('ZADD', KEYS[1], now, ARGV[1])
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[3])
-    redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-    redis.call('EXPIRE', KEYS[3], ARGV[3])
-    return redis.call('HLEN', KEYS[3])
-    """
-)
-
-# KEYS: nodes, idempotency key. ARGV: prefix of the nodes' users, of their channels, field of the
-# user, message, seconds for the key or 0, '1' to remember that nobody was there.
-_DIRECT: Final = Script(
-    """
-    if ARGV[5] ~= '0' then
-      local found = redis.call('GET', KEYS[2])
-      if found then return tonumber(found) end
-    end
-    local total = 0
-    for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-      local connections = redis.call('HGET', ARGV[1] .. node, ARGV[3])
-      if connections then
-        total = total + connections
-        redis.call('PUBLISH', ARGV[2] .. node, ARGV[4])
-      end
-    end
-    if ARGV[5] ~= '0' and (total > 0 or ARGV[6] == '1') then
-      redis.call('SET', KEYS[2], total, 'EX', ARGV[5])
-    end
-    return total
-    """
-)
-
-# KEYS: nodes. ARGV: prefix of the nodes' users, field of the name.
-_USER_NAMED: Final = Script(
-    """
-    for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-      local user = redis.call('HGET', ARGV[1] .. node, ARGV[2])
-      if user then return user end
-    end
-    return false
-    """
-)
-
-# KEYS: nodes. ARGV: prefix of the nodes' channels, message.
-_ASK_ALL: Final = Script(
-    """
-    local asked = 0
-    for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-      asked = asked + redis.call('PUBLISH', ARGV[1] .. node, ARGV[2])
-    end
-    return asked
-    """
-)
-
-# KEYS: nodes. ARGV: prefix of what the nodes say of themselves.
-_DESCRIBE: Final = Script(
-    """
-    local answer = {}
-    for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-      answer[#answer + 1] = redis.call('GET', ARGV[1] .. node)
-    end
-    return answer
-    """
-)
 
 _DIRECT_MESSAGE, _QUESTION, _ANSWER, _OWN_BEAT = range(4)
 
@@ -145,6 +78,7 @@ class RedisCluster:
         self._numbers = count(1)
         self._questions: dict[int, _Question] = {}
         self._open = False
+        self._refusing: set[Redis] = set()
         for redis in ring.all:
             redis.when_up(partial(self._came_back, redis))
 
@@ -161,6 +95,11 @@ class RedisCluster:
         self._deliver = deliver
         self._answer = answer
         self._describe = describe
+
+    @property
+    def refused(self) -> bool:
+        """See `Cluster.refused`."""
+        return bool(self._refusing)
 
     async def open(self) -> None:
         """Join the others."""
@@ -200,15 +139,17 @@ class RedisCluster:
         self._flush_one(redis)
         keys = self._keys
         beaten = redis.run(
-            _BEAT,
+            BEAT,
             (keys.key("nodes"), *(keys.key(sort, self._node_id) for sort in ("about", "users"))),
             (self._node_id, msgpack.encode(self._describe()), NODE_TTL),
         )
         told = len(self._fields[redis])
-        return beaten.addCallback(self._compare, redis, told).addErrback(self._not_told)
+        beaten.addCallback(self._compare, redis, told)
+        return beaten.addErrback(self._not_beaten, redis)
 
     def _compare(self, there: int, redis: Redis, told: int) -> None:
         """Tell all once more where Redis does not know what it has been told."""
+        self._refusing.discard(redis)
         if there != told and self._open:
             self._tell_all(redis)
 
@@ -217,6 +158,11 @@ class RedisCluster:
         if self._open:
             self._tell_all(redis)
             self._beat(redis)
+
+    def _not_beaten(self, failure: Failure, redis: Redis) -> None:
+        if isinstance(failure.value, RedisRefused):
+            self._refusing.add(redis)
+        self._not_told(failure)
 
     def _not_told(self, failure: Failure) -> None:
         # When Redis is back, all is told again.
@@ -298,7 +244,7 @@ class RedisCluster:
             return sent
         key = username_key(target[:MAX_BYTES])
         named = await self._ring.of(key).run(
-            _USER_NAMED, (self._keys.key("nodes"),), (self._keys.beginning("users"), f"n{key}")
+            USER_NAMED, (self._keys.key("nodes"),), (self._keys.beginning("users"), f"n{key}")
         )
         if named is not None:
             return await self._direct_to(named.decode(), message, scope, True)
@@ -309,7 +255,7 @@ class RedisCluster:
     ) -> int:
         keys = self._keys
         sent: int = await self._ring.of(user_id).run(
-            _DIRECT,
+            DIRECT,
             (keys.key("nodes"), keys.key("direct", "\0".join(scope or ()))),
             (
                 keys.beginning("users"),
@@ -332,7 +278,7 @@ class RedisCluster:
         self._questions[number] = asked
         try:
             if node is None:
-                sent = redis.run(_ASK_ALL, (keys.key("nodes"),), (keys.beginning("node"), message))
+                sent = redis.run(ASK_ALL, (keys.key("nodes"),), (keys.beginning("node"), message))
             else:
                 sent = redis.command("PUBLISH", keys.key("node", node), message)
             asked.expected = await sent.addErrback(_unavailable)
@@ -348,7 +294,7 @@ class RedisCluster:
     async def nodes(self) -> list[dict[str, Any]]:
         """See `Cluster.nodes`."""
         found = self._ring.first.run(
-            _DESCRIBE, (self._keys.key("nodes"),), (self._keys.beginning("about"),)
+            DESCRIBE, (self._keys.key("nodes"),), (self._keys.beginning("about"),)
         )
         answers = await found.addErrback(_unavailable)
         return [msgpack.decode(each) for each in answers if each]

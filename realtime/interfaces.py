@@ -157,6 +157,10 @@ class Gatekeeper(Protocol):
 class Cluster(Protocol):
     """The other nodes of the service."""
 
+    @property
+    def refused(self) -> bool:
+        """Whether the broker is within reach and refuses what this node tells the others."""
+
     def changed(self, user_id: str, username: str | None, connections: int) -> None:
         """A user has so many connections here now."""
 

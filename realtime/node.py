@@ -389,6 +389,8 @@ class Node:
             reason = "At capacity"
         elif not self._broker.up:
             reason = "Broker unreachable"
+        elif self._cluster is not None and self._cluster.refused:
+            reason = "Broker refuses to write"
         return Health(
             reason,
             self.counters.active_connections,

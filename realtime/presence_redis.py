@@ -300,7 +300,9 @@ class RedisPresence:
         return beaten.addCallback(self._look_around, redis).addErrback(self._no_beat)
 
     def _no_beat(self, failure: Failure) -> None:
-        if not isinstance(failure.value, Unavailable):
+        if isinstance(failure.value, RedisRefused):
+            _log.error("Redis refuses signs of life: {why}", why=str(failure.value))
+        elif not isinstance(failure.value, Unavailable):
             _log.failure("A sign of life could not be given", failure)
 
     def _look_around(self, answer: list[Any], redis: Redis) -> None:

@@ -195,7 +195,12 @@ class RedisSessions:
 
     def _hear(self, channel: bytes, message: bytes) -> None:
         """A node has revoked something."""
-        self._learn(_decode(message))
+        try:
+            revocation = _decode(message)
+        except ValueError as error:
+            _log.error("What is no revocation came: {why}", why=str(error))
+        else:
+            self._learn(revocation)
 
     def _found(self, kind: str, id: str) -> None:
         """Something was revoked in the state directory's database."""

@@ -19,11 +19,11 @@ FLOORS: tuple[str, ...] = (
     "addresses crowd envelope event_stream frames history idempotency limits metrics names origins"
     " passwords patterns redis_keys redis_url revocations rules samples schemas topics"
     " trace wheel",
-    "accounts api_keys audit broker_memory broker_redis cluster_redis database durable fanout"
-    " history_sqlite hub presence_memory presence_redis presence_scripts login_limits_redis"
-    " session_scripts sessions_redis sessions_sqlite hooks jwks redis_channels redis_client"
-    " redis_endpoint redis_feeds redis_history redis_ring signed_post signing_keys token_keys"
-    " tokens webhook_delivery webhook_queue_sqlite webhooks",
+    "accounts api_keys audit broker_memory broker_redis cluster_redis cluster_scripts database"
+    " durable fanout history_sqlite hub presence_memory presence_redis presence_scripts"
+    " login_limits_redis session_scripts sessions_redis sessions_sqlite hooks jwks redis_channels"
+    " redis_client redis_endpoint redis_feeds redis_history redis_ring signed_post signing_keys"
+    " token_keys tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "admission asking drain handlers peer policy subscribing trace_hooks tracing waiting",
     "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
@@ -57,7 +57,8 @@ NEIGHBOURS = {
     "redis_history": {"redis_client", "redis_ring"},
     "presence_redis": {"presence_scripts", "redis_client", "redis_ring"},
     "presence_scripts": {"redis_client"},
-    "cluster_redis": {"redis_client", "redis_ring"},
+    "cluster_redis": {"cluster_scripts", "redis_client", "redis_ring"},
+    "cluster_scripts": {"redis_client"},
     "broker_redis": {"redis_client", "redis_feeds", "redis_history", "redis_ring"},
     "hooks": {"signed_post"},
     "jwks": {"database", "signed_post", "token_keys"},

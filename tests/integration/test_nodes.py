@@ -80,10 +80,11 @@ class NodesTestCase(SynchronousTestCase):
         config.write_text(CONFIG)
         state = Path(folder.name, "state")
         state.mkdir()
+        self.prefix = new_prefix()
         options = (
             f"--config={config}",
             f"--redis={(redis or shared_redis()).url}",
-            f"--redis-prefix={new_prefix()}",
+            f"--redis-prefix={self.prefix}",
             "--presence-grace=0",
         )
         self.servers = []
@@ -249,6 +250,28 @@ class NodesTests(NodesTestCase):
 
 class FailureTests(NodesTestCase):
     """Without Redis."""
+
+    def test_redis_refuses(self) -> None:
+        """A Redis that takes no writes is told by health, and by every command that needs one."""
+        redis = RedisServer()
+        self.addCleanup(redis.remove)
+        redis.start()
+        self.start(redis)
+        client = self.client(0)
+        redis.tell("CONFIG", "SET", "min-replicas-to-write", "1")
+        self.assertEqual(
+            client.ask("Broadcast", topic="room.1", payload=1)["data"]["code"], "UNAVAILABLE"
+        )
+        for server in self.servers:
+            wait_until(lambda server=server: server.request("GET", "/health")[0] == 503)
+            body = server.request("GET", "/health")[2]
+            self.assertEqual(body["reason"], "Broker refuses to write")
+        redis.tell("PUBLISH", f"{self.prefix}revoked", "junk")
+        redis.tell("CONFIG", "SET", "min-replicas-to-write", "0")
+        for server in self.servers:
+            wait_until(lambda server=server: server.request("GET", "/health")[0] == 200)
+            self.assertNotIn("Traceback", server.output)
+        self.assertEqual(client.ask("Broadcast", topic="room.1", payload=2)["type"], "Ack")
 
     def test_redis_goes_and_comes(self) -> None:
         """Clients stay connected, what needs Redis is refused, health says so; then all works."""
