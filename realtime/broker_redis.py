@@ -316,7 +316,12 @@ class RedisBroker:
 
     def _mend(self, feed: Feed) -> None:
         mended = Deferred.fromCoroutine(self._read_missing(feed))
-        mended.addCallbacks(lambda _: feed.mended(), self._not_mended, errbackArgs=(feed,))
+        mended.addCallback(self._mended, feed).addErrback(self._not_mended, feed)
+
+    def _mended(self, _: None, feed: Feed) -> None:
+        # Who has left meanwhile, and come back, has another.
+        if self._feeds.get(feed.topic) is feed and feed.mended():
+            self._lose(feed.topic)
 
     def _not_mended(self, failure: Failure, feed: Feed) -> None:
         self._not_checked(failure)
@@ -332,8 +337,12 @@ class RedisBroker:
         self._counters.broker_repairs += 1
         while self._feeds.get(topic) is feed:
             since = feed.last
+            feed.reading()
             page = await self._histories.read(topic, namespace, since=since, limit=None)
+            if self._feeds.get(topic) is not feed:
+                return
             if page is None:
+                feed.reading()
                 newest = await self._histories.read(topic, namespace, since=None, limit=0)
                 if newest is not None:
                     feed.skip_to(newest.position)

@@ -315,7 +315,7 @@ class RedisCluster:
                     asked.settle()
             elif kind == _OWN_BEAT:
                 self._counters.broker_lag_seconds = self._clock.seconds() - rest[0]
-        except (DecodeError, ValueError, TypeError) as error:
+        except (DecodeError, LookupError, ValueError, TypeError) as error:
             _log.error("What is no message came to the node: {why}", why=str(error))
 
     def _be_asked(self, node: str, number: int, question: str, args: list[Any]) -> None:

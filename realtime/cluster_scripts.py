@@ -25,17 +25,21 @@ DIRECT: Final = Script(
     if ARGV[5] ~= '0' then
       local found = redis.call('GET', KEYS[2])
       if found then return tonumber(found) end
+      -- A Redis that is full refuses this, and then nothing has been sent.
+      redis.call('SET', KEYS[2], 0, 'EX', ARGV[5])
     end
     local total = 0
     for _, node in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
       local connections = redis.call('HGET', ARGV[1] .. node, ARGV[3])
-      if connections then
+      -- A node that has died is known for some seconds, and hears nothing.
+      if connections and redis.call('PUBLISH', ARGV[2] .. node, ARGV[4]) > 0 then
         total = total + connections
-        redis.call('PUBLISH', ARGV[2] .. node, ARGV[4])
       end
     end
-    if ARGV[5] ~= '0' and (total > 0 or ARGV[6] == '1') then
+    if ARGV[5] ~= '0' and total > 0 then
       redis.call('SET', KEYS[2], total, 'EX', ARGV[5])
+    elseif ARGV[5] ~= '0' and ARGV[6] ~= '1' then
+      redis.call('DEL', KEYS[2])
     end
     return total
     """

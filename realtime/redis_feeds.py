@@ -28,6 +28,7 @@ class Feed:
     __slots__ = (
         "_announce",
         "_deliver",
+        "_older",
         "_on_gap",
         "_pending",
         "_waiting",
@@ -52,6 +53,8 @@ class Feed:
         # Whether what is missing is being read.
         self.mending = False
         self._pending: list[Message] = []
+        # How many of them had come before the history was last asked, which has to have them.
+        self._older = 0
         self._waiting: list[tuple[Position, Deferred[None]]] = []
 
     def take(self, channel: bytes, message: bytes) -> None:
@@ -63,7 +66,7 @@ class Feed:
             return
         if self.mending:
             if len(self._pending) == MAX_PENDING:
-                self._pending.clear()
+                self._forget_pending()
             self._pending.append(found)
         else:
             self._put(found)
@@ -76,14 +79,12 @@ class Feed:
         if position is None:
             self._deliver(found)
             return
-        if last is not None:
-            same = position.epoch == last.epoch
-            if same and position.offset <= last.offset:
-                return
-            if position.offset != (last.offset + 1 if same else 1):
-                self._pending.append(found)
-                self.mend()
-                return
+        if last is not None and position.epoch == last.epoch and position.offset <= last.offset:
+            return
+        if self._is_ahead(found):
+            self._pending.append(found)
+            self.mend()
+            return
         self.last = position
         self._deliver(found)
         if self._waiting:
@@ -93,7 +94,12 @@ class Feed:
         """Something is missing, or may be."""
         if not self.mending:
             self.mending = True
+            self._older = 0
             self._on_gap(self)
+
+    def reading(self) -> None:
+        """The history is about to be asked for what is missing."""
+        self._older = len(self._pending)
 
     def add(self, page: HistoryPage) -> bool:
         """Deliver what was read; answer whether that was all."""
@@ -108,23 +114,46 @@ class Feed:
         """What is missing up to a position cannot be had."""
         self.last = position
 
-    def mended(self) -> None:
-        """Go on with what has come meanwhile, which may lack something once more."""
+    def mended(self) -> bool:
+        """Go on with what has come meanwhile, which may lack something once more.
+
+        Answer whether something was heard that the history has lost, or has never had: to look
+        for it again and again would find nothing.
+        """
         self.mending = False
-        pending, self._pending = self._pending, []
+        astray = False
+        older, pending = self._older, self._pending
+        self._pending = []
         for index, found in enumerate(pending):
+            if index < older and self._is_ahead(found):
+                astray = True
+                continue
             self._put(found)
             if self.mending:
                 self._pending += pending[index + 1 :]
                 break
         else:
             self._settle()
+        return astray
+
+    def _is_ahead(self, found: Message) -> bool:
+        """Whether this is neither what comes next, nor has been delivered."""
+        if isinstance(found, bytes) or found.position is None or self.last is None:
+            return False
+        position, last = found.position, self.last
+        if position.epoch != last.epoch:
+            return position.offset != 1
+        return position.offset > last.offset + 1
 
     def not_mended(self) -> None:
         """What is missing could not be read; `mend` is to be called again."""
         self.mending = False
-        self._pending.clear()
+        self._forget_pending()
         self.give_up()
+
+    def _forget_pending(self) -> None:
+        self._pending.clear()
+        self._older = 0
 
     def has(self, position: Position) -> bool:
         """Whether all up to a position has been delivered."""

@@ -41,8 +41,19 @@ _PUBLISH: Final = Script(
         redis.call('HSET', KEYS[1], 'epoch', epoch)
       end
       local offset = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'top', 1))
-      local id = offset .. '-0'
-      redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[3], id, 't', ARGV[8], 'p', ARGV[2])
+      local function add()
+        return redis.pcall(
+          'XADD', KEYS[2], 'MAXLEN', '=', ARGV[3], offset .. '-0', 't', ARGV[8], 'p', ARGV[2]
+        )
+      end
+      if add().err then
+        -- Another program has written there: the history begins anew.
+        epoch, offset = ARGV[6], '1'
+        redis.call('DEL', KEYS[2])
+        redis.call('HSET', KEYS[1], 'epoch', epoch, 'top', 1)
+        local added = add()
+        if added.err then return added end
+      end
       if ARGV[5] ~= '-1' then
         -- More than one each time, so that a backlog shrinks.
         local some = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 4)
@@ -55,8 +66,9 @@ _PUBLISH: Final = Script(
       redis.call('EXPIRE', KEYS[2], ARGV[4])
       position = offset .. ' ' .. epoch
     end
-    redis.call('PUBLISH', ARGV[1], position .. ' ' .. ARGV[2])
+    -- What is told must be known by its key: a Redis that is full takes the one, not the other.
     if ARGV[7] ~= '0' then redis.call('SET', KEYS[3], position, 'EX', ARGV[7]) end
+    redis.call('PUBLISH', ARGV[1], position .. ' ' .. ARGV[2])
     return position
     """
 )

@@ -16,7 +16,7 @@ from realtime.interfaces import KEY_TTL, IBroker
 from realtime.metrics import Counters
 from realtime.model import Namespace, Position, Publication
 from realtime.redis_client import Redis
-from realtime.redis_keys import Keys
+from realtime.redis_keys import Keys, encode_rest
 from realtime.redis_ring import Ring
 from realtime.topics import matches
 from tests.support.contracts import BrokerContract, accepted, answered, offsets, publication
@@ -514,6 +514,75 @@ class FailureTests(TestCase):
         with self.assertRaises(Unavailable):
             await self.here.broker.publish(publication(), KEPT, None)
         self.assertEqual(self.here.counters.broker_failures, 1)
+
+    async def foreign(self, offset: int, topic: str = "a") -> None:
+        """Have a foreign program claim a position on a topic's channel."""
+        page = await answered(
+            self.here.broker.history(topic, KEPT, since=None, limit=0, reverse=False)
+        )
+        message = b"%d %s %s" % (offset, page.position.epoch.encode(), encode_rest(publication()))
+        channel = Keys(self.here.prefix).channel(topic)
+        await self.redis[1].command("PUBLISH", channel, message)
+
+    async def test_position_of_nobody(self) -> None:
+        """What claims a position that the history has not is looked for once, and dropped."""
+        await self.listen()
+        await self.publish(1)
+        await self.here.have(1)
+        await self.foreign(50)
+        while not self.here.lost:
+            await self.redis[0].command("PING")
+        await self.publish(2, 3)
+        await self.here.have(3)
+        self.assertEqual(self.payloads(), [1, 2, 3])
+        self.assertEqual(self.here.counters.broker_repairs, 1)
+        self.assertEqual(self.here.lost, ["a"])
+
+    async def test_left_while_it_is_mended(self) -> None:
+        """A topic that is left while what is missing is read is delivered no more."""
+        await self.listen()
+        await self.foreign(5)
+        while not self.here.counters.broker_repairs:
+            await self.redis[0].command("PING")
+        self.here.broker.unsubscribe("a")
+        await self.redis[0].command("PING")
+        await self.listen()
+        await self.publish(1)
+        await self.here.have(1)
+        self.assertEqual(self.payloads(), [1])
+        self.assertEqual(self.here.lost, [])
+
+    async def test_foreign_entry(self) -> None:
+        """A history that a foreign program has written to goes on, in another epoch."""
+        await self.listen()
+        await self.publish(1)
+        await self.here.have(1)
+        await self.redis[1].command("XADD", f"{self.here.prefix}stream:a", "*", "foreign", "1")
+        await self.publish(2, 3)
+        await self.here.have(3)
+        self.assertEqual(self.payloads(), [1, 2, 3])
+        positions = [each.position for each in self.here.delivered if each.position]
+        self.assertEqual([each.offset for each in positions], [1, 1, 2])
+        self.assertEqual(len({each.epoch for each in positions}), 2)
+        page = await answered(
+            self.here.broker.history("a", KEPT, since=positions[1], limit=None, reverse=False)
+        )
+        self.assertEqual(offsets(page.publications), [2])
+
+    async def test_key_while_redis_is_full(self) -> None:
+        """A publication with a key that Redis cannot remember is not told either."""
+        await self.listen()
+        await self.redis[1].command("CONFIG", "SET", "maxmemory", 1)
+        for _ in range(2):
+            with self.assertRaises(Unavailable):
+                sent = publication("a", b"1")
+                await accepted(self.there.broker.publish(sent, Namespace(">"), "key"))
+        await self.redis[1].command("CONFIG", "SET", "maxmemory", 0)
+        for _ in range(2):
+            sent = publication("a", b"2")
+            await accepted(self.there.broker.publish(sent, Namespace(">"), "key"))
+        await self.here.have(1)
+        self.assertEqual(self.payloads(), [2])
 
     async def test_nonsense_on_a_channel(self) -> None:
         """What is no message is logged and dropped."""

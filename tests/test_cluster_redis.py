@@ -199,9 +199,21 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(await self.send(2, "Anna"), 2)
         self.assertEqual(self.got(), [1, 1, 0])
 
+    async def test_killed_node(self) -> None:
+        """Connections of a node that has died without a word do not count from then on."""
+        for node in self.nodes[:2]:
+            node.cluster.changed("u1", "Anna", 1)
+        self.assertEqual(await self.send(2, "u1"), 2)
+        for redis in self.nodes.pop(0).servers:
+            await redis.stop()
+        self.assertEqual(await self.send(1, "u1"), 1)
+        self.assertEqual(await self.send(1, "Anna", "key"), 1)
+        self.assertEqual(await self.send(1, "Anna", "key"), 1)
+        self.assertEqual(self.got(), [3, 0])
+
     async def test_nonsense(self) -> None:
         """What is no message is logged and dropped."""
-        for message in (b"", b"\xc1", b"\x93\x01\x02\x03", b"\x91\x00"):
+        for message in (b"", b"\xc1", b"\x93\x01\x02\x03", b"\x91\x00", b"\x91\x03"):
             await self.nodes[1].servers[0].command("PUBLISH", f"{self.prefix}node:node0", message)
         await self.settle()
         self.nodes[0].cluster.changed("u1", None, 1)
@@ -264,6 +276,18 @@ class LossTests(ClusterTestCase):
         await self.restart(forget=False)
         self.assertEqual(await self.send(1, "u3"), 0)
         self.assertEqual(await self.send(1, "bob"), 1)
+
+    async def test_key_while_redis_is_full(self) -> None:
+        """A message whose key Redis cannot remember is not sent."""
+        self.nodes[0].cluster.changed("u1", "Anna", 1)
+        await self.settle()
+        await self.nodes[2].servers[0].command("CONFIG", "SET", "maxmemory", 1)
+        with self.assertRaises(Unavailable):
+            await self.send(1, "u1", "key")
+        await self.nodes[2].servers[0].command("CONFIG", "SET", "maxmemory", 0)
+        self.assertEqual(self.got(), [0, 0, 0])
+        self.assertEqual(await self.send(1, "u1", "key"), 1)
+        self.assertEqual(self.got(), [1, 0, 0])
 
     async def restart(self, *, forget: bool) -> None:
         """Kill Redis, have Bob come and Carl go, and start it again."""
