@@ -5,7 +5,8 @@ What a turn of the reactor changes is sent at its end, many channels at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -47,7 +48,7 @@ class _Kind:
         self.due: dict[bytes, int] = {}
         self.changed: dict[bytes, None] = {}
 
-    def flush(self, send: Send) -> None:
+    def flush(self, ask: Callable[[_Kind, bytes, list[bytes]], object]) -> None:
         """Tell Redis what has changed."""
         changed, self.changed = self.changed, {}
         new = [name for name in changed if name in self.heard and name not in self.told]
@@ -59,7 +60,7 @@ class _Kind:
         for verb, names in ((self.unsubscribe, old), (self.subscribe, new)):
             rest = iter(names)
             while part := list(islice(rest, AT_ONCE)):
-                send(verb, *part)
+                ask(self, verb, part)
         for name in changed:
             self.settle(name)
 
@@ -79,6 +80,25 @@ class _Kind:
             self.due[name] = left
         self.settle(name)
 
+    def may_refuse(self, name: bytes) -> bool:
+        """Whether nobody hears a channel yet who would not be told."""
+        heard = self.heard.get(name)
+        return heard is None or bool(heard.waiting)
+
+    def refused(self, names: Iterable[bytes]) -> list[Deferred[None]]:
+        """Redis has not obeyed a SUBSCRIBE; answer who has waited for it."""
+        waiting = []
+        for name in names:
+            left = self.due.pop(name, 1) - 1
+            if left:
+                self.due[name] = left
+                continue
+            self.told.discard(name)
+            heard = self.heard.pop(name, None)
+            if heard is not None:
+                waiting += heard.waiting
+        return waiting
+
     def lost(self) -> list[Deferred[None]]:
         """The link has gone; answer who has waited for it."""
         self.told.clear()
@@ -92,6 +112,18 @@ class _Kind:
         return waiting
 
 
+class _Asked:
+    """A command that Redis has still to obey in full."""
+
+    __slots__ = ("kind", "left", "names", "verb")
+
+    def __init__(self, kind: _Kind, verb: bytes, names: list[bytes]) -> None:
+        self.kind = kind
+        self.verb = verb
+        self.names = names
+        self.left = len(names)
+
+
 class Channels:
     """What is to be heard. `call_soon` runs a function at the turn's end."""
 
@@ -100,6 +132,8 @@ class Channels:
         self._channels = _Kind(b"SUBSCRIBE", b"UNSUBSCRIBE")
         self._patterns = _Kind(b"PSUBSCRIBE", b"PUNSUBSCRIBE")
         self._send: Send | None = None
+        # Commands in their order, as are Redis' answers.
+        self._asked: deque[_Asked] = deque()
         self._scheduled = False
 
     def add(self, name: bytes, handler: Handler, *, pattern: bool = False) -> Deferred[None] | None:
@@ -141,6 +175,7 @@ class Channels:
     def detach(self) -> None:
         """The link has gone."""
         self._send = None
+        self._asked.clear()
         for kind in (self._channels, self._patterns):
             for waiting in kind.lost():
                 waiting.errback(_gone())
@@ -157,12 +192,41 @@ class Channels:
             if heard is not None and heard.confirmed:
                 self._handle(heard, reply[2], reply[3])
         elif sort == b"subscribe":
+            self._obeyed()
             self._channels.answered(reply[1])
         elif sort == b"psubscribe":
+            self._obeyed()
             self._patterns.answered(reply[1])
+        elif sort in (b"unsubscribe", b"punsubscribe"):
+            self._obeyed()
         else:
-            return sort in (b"unsubscribe", b"punsubscribe")
+            return False
         return True
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether Redis has still to answer."""
+        return bool(self._asked)
+
+    def refused(self) -> bool:
+        """Redis has answered with an error: who waits for what it refuses is told.
+
+        Answers False where that does not do: it was no subscription, or one that others rely on.
+        """
+        asked = self._asked.popleft()
+        kind = asked.kind
+        if asked.verb != kind.subscribe or not all(map(kind.may_refuse, asked.names)):
+            return False
+        for each in kind.refused(asked.names):
+            each.errback(Unavailable("The broker does not take this now."))
+        return True
+
+    def _obeyed(self) -> None:
+        """Redis has answered for one name of a command."""
+        if self._asked:
+            self._asked[0].left -= 1
+            if not self._asked[0].left:
+                self._asked.popleft()
 
     def _handle(self, heard: _Heard, channel: bytes, message: bytes) -> None:
         try:
@@ -181,7 +245,12 @@ class Channels:
         self._scheduled = False
         if self._send is not None:
             for kind in (self._channels, self._patterns):
-                kind.flush(self._send)
+                kind.flush(self._ask)
+
+    def _ask(self, kind: _Kind, verb: bytes, names: list[bytes]) -> None:
+        assert self._send is not None  # noqa: S101
+        self._asked.append(_Asked(kind, verb, names))
+        self._send(verb, *names)
 
 
 def _gone() -> Unavailable:

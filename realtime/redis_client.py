@@ -119,12 +119,20 @@ class _Link(RedisProtocol):  # type: ignore[misc]
 
     def replyReceived(self, reply: Any) -> None:
         """Give a reply to who waits for it."""
+        if not self._under_way:
+            self.give_up(RedisRefused(f"what nobody has asked for: {str(reply)[:100]}"))
+            return
         waiting, _, size = self._under_way.popleft()
         self._bytes -= size
         if isinstance(reply, ResponseError):
             waiting.errback(RedisRefused(str(reply)))
         else:
             waiting.callback(reply)
+
+    def give_up(self, reason: BaseException) -> None:
+        """Drop a link that is of no use."""
+        self.reason = reason
+        self.transport.abortConnection()
 
     def check(self) -> None:
         """Give up a server that does not answer; ask one that has been silent."""
@@ -138,7 +146,7 @@ class _Link(RedisProtocol):  # type: ignore[misc]
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail what is under way: nobody knows what has become of it."""
         self.connected = 0
-        if not isinstance(reason.value, ConnectionDone):
+        if self.reason is None and not isinstance(reason.value, ConnectionDone):
             self.reason = reason.value
         under_way, self._under_way = self._under_way, deque()
         for callback in self.on_lost:
@@ -153,6 +161,7 @@ class _Subscriptions(_Link):
     def __init__(self, redis: Redis, channels: Channels) -> None:
         super().__init__(redis)
         self._channels = channels
+        self._note = redis.note
 
     def send(self, *args: Arg) -> None:
         """Send what is answered by other means than a reply."""
@@ -160,7 +169,12 @@ class _Subscriptions(_Link):
 
     def replyReceived(self, reply: Any) -> None:
         """Give a message to who hears the channel."""
-        if type(reply) is not list or not self._channels.take(reply):
+        if isinstance(reply, ResponseError) and self._channels.is_asking:
+            refusal = RedisRefused(str(reply))
+            self._note(refusal)
+            if not self._channels.refused():
+                self.give_up(refusal)
+        elif type(reply) is not list or not self._channels.take(reply):
             super().replyReceived(reply)
 
 

@@ -204,6 +204,38 @@ class ChannelsTests(SynchronousTestCase):
         self.assertEqual(seen, [(b"ab", b"1")])
         self.assertFalse(self.channels.hears(b"ab"))
 
+    def test_refused(self) -> None:
+        """What Redis refuses fails who waits for it, and may be asked for once more."""
+        self.channels.attach(self.send)
+        first = self.add(b"a")
+        self.end_turn()
+        second, pattern = self.add(b"b"), self.add(b"*", pattern=True)
+        self.end_turn()
+        self.assertTrue(self.channels.take([b"subscribe", b"a", 1]))
+        self.successResultOf(first)
+        self.assertTrue(self.channels.take([b"subscribe", b"b", 2]))
+        self.successResultOf(second)
+        self.assertTrue(self.channels.refused())
+        self.failureResultOf(pattern, Unavailable)
+        self.channels.remove(b"*", pattern=True)
+        again = self.add(b"*", pattern=True)
+        self.end_turn()
+        self.assertEqual(self.sent[-1], (b"PSUBSCRIBE", b"*"))
+        self.assertTrue(self.channels.take([b"psubscribe", b"*", 3]))
+        self.successResultOf(again)
+        self.assertFalse(self.channels.is_asking)
+
+    def test_refused_what_was_heard(self) -> None:
+        """A link on which Redis refuses what somebody hears already is of no use."""
+        self.channels.attach(self.send)
+        self.add(b"a")
+        self.end_turn()
+        self.channels.take([b"subscribe", b"a", 1])
+        self.channels.detach()
+        self.channels.attach(self.send)
+        self.assertFalse(self.channels.refused())
+        self.assertFalse(self.channels.hears(b"a"))
+
     def test_a_handler_that_raises(self) -> None:
         """A message that cannot be handled is logged; others are handled."""
 

@@ -241,6 +241,41 @@ class SubscriptionTests(TestCase):
         self.assertEqual(seen[:-1], [(prefix + each, each) for each in (b"a", b"b1", b"a")])
 
 
+class AccessTests(TestCase):
+    """A user of Redis' access lists that may not hear everything."""
+
+    async def setUp(self) -> None:
+        """Start a server that lets one channel be heard."""
+        self.server = RedisServer("--user", "default", "on", "nopass", "~*", "&a", "+@all")
+        self.addCleanup(self.server.remove)
+        self.server.start()
+        self.redis = await connect(self, self.server)
+
+    async def test_refused(self) -> None:
+        """A channel or pattern that may not be heard fails alone, and the link goes on."""
+        heard: Deferred[bytes] = Deferred()
+        await self.redis.subscribe(b"a", lambda channel, message: heard.callback(message))
+        for _ in range(2):
+            waiting = self.redis.subscribe_pattern(b"*", print)
+            assert waiting is not None
+            with self.assertRaises(Unavailable):
+                await waiting
+            self.redis.unsubscribe_pattern(b"*")
+        await self.redis.command("PUBLISH", "a", "1")
+        self.assertEqual(await heard, b"1")
+        self.assertEqual((self.redis.up, self.redis.reconnects), (True, 0))
+
+    async def test_revoked(self) -> None:
+        """While what is heard may be heard no more, Redis counts as gone."""
+        await self.redis.subscribe(b"a", lambda channel, message: None)
+        down, up = told(self.redis.when_down), told(self.redis.when_up)
+        self.server.tell("ACL", "SETUSER", "default", "resetchannels", "&b")
+        await down
+        self.server.tell("ACL", "SETUSER", "default", "&a")
+        await up
+        self.assertTrue(self.redis.hears(b"a"))
+
+
 class LossTests(TestCase):
     """Links and servers that go and come back."""
 
