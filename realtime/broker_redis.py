@@ -376,7 +376,6 @@ async def _each(waiting: Sequence[Deferred[None]]) -> None:
 def _unavailable(failure: Failure) -> Failure:
     """What Redis refuses is the operator's to see, and for clients the same as if it were away."""
     if isinstance(failure.value, RedisRefused):
-        _log.error("Redis has refused: {why}", why=str(failure.value))
         raise Unavailable("The broker does not take this now.") from None
     return failure
 

@@ -133,7 +133,6 @@ class RedisCluster:
         if self._beats % BEAT_SECONDS == 0 and self._open:
             for redis in self._ring.all:
                 self._beat(redis)
-            self._send(self._node_id, [_OWN_BEAT, self._clock.seconds()])
 
     def _beat(self, redis: Redis) -> Deferred[None]:
         self._flush_one(redis)
@@ -141,16 +140,23 @@ class RedisCluster:
         beaten = redis.run(
             BEAT,
             (keys.key("nodes"), *(keys.key(sort, self._node_id) for sort in ("about", "users"))),
-            (self._node_id, msgpack.encode(self._describe()), NODE_TTL),
+            (
+                self._node_id,
+                msgpack.encode(self._describe()),
+                NODE_TTL,
+                keys.key("node", self._node_id),
+                msgpack.encode([_OWN_BEAT, self._clock.seconds()]),
+            ),
         )
         told = len(self._fields[redis])
         beaten.addCallback(self._compare, redis, told)
         return beaten.addErrback(self._not_beaten, redis)
 
     def _compare(self, there: int, redis: Redis, told: int) -> None:
-        """Tell all once more where Redis does not know what it has been told."""
+        """Tell all once more where Redis does not know what it has been told, or refused it."""
+        missed = redis in self._refusing
         self._refusing.discard(redis)
-        if there != told and self._open:
+        if (missed or there != told) and self._open:
             self._tell_all(redis)
 
     def _came_back(self, redis: Redis) -> None:
@@ -166,8 +172,8 @@ class RedisCluster:
 
     def _not_told(self, failure: Failure) -> None:
         # When Redis is back, all is told again.
-        if not isinstance(failure.value, Unavailable):
-            _log.error("Redis has refused what a node tells: {why}", why=str(failure.value))
+        if not isinstance(failure.value, (Unavailable, RedisRefused)):
+            _log.failure("The other nodes were not told", failure)
 
     # -- who is where ------------------------------------------------------------------------
 
@@ -292,12 +298,17 @@ class RedisCluster:
         return asked.answers
 
     async def nodes(self) -> list[dict[str, Any]]:
-        """See `Cluster.nodes`."""
+        """See `Cluster.nodes`; this one alone where Redis is away."""
         found = self._ring.first.run(
             DESCRIBE, (self._keys.key("nodes"),), (self._keys.beginning("about"),)
         )
-        answers = await found.addErrback(_unavailable)
-        return [msgpack.decode(each) for each in answers if each]
+        known = {self._node_id: self._describe()}
+        try:
+            for each in await found.addErrback(_unavailable):
+                _describe_one(known, each)
+        except Unavailable:
+            pass
+        return [known[node_id] for node_id in sorted(known)]
 
     def _take(self, channel: bytes, message: bytes) -> None:
         """Handle what another node sends, or this one."""
@@ -330,9 +341,16 @@ class RedisCluster:
         sent.addErrback(self._not_told)
 
 
+def _describe_one(known: dict[str, dict[str, Any]], about: bytes | None) -> None:
+    try:
+        read = msgpack.decode(about or b"", type=dict[str, Any])
+        known.setdefault(str(read["node_id"]), read)
+    except (DecodeError, LookupError):
+        pass  # It has just ended, or another program has written there.
+
+
 def _unavailable(failure: Failure) -> Failure:
     if isinstance(failure.value, RedisRefused):
-        _log.error("Redis has refused: {why}", why=str(failure.value))
         raise Unavailable("The broker does not take this now.") from None
     return failure
 

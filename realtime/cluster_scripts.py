@@ -6,6 +6,8 @@ from typing import Final
 
 from realtime.redis_client import Script
 
+# KEYS: nodes, about the node, its users. ARGV: node, what it says of itself, seconds after which it
+# is dead, its channel, what it sends itself. Answers how many fields its users have.
 BEAT: Final = Script(
     """
     local time = redis.call('TIME')
@@ -14,6 +16,7 @@ BEAT: Final = Script(
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[3])
     redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
     redis.call('EXPIRE', KEYS[3], ARGV[3])
+    redis.call('PUBLISH', ARGV[4], ARGV[5])
     return redis.call('HLEN', KEYS[3])
     """
 )

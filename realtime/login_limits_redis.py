@@ -81,8 +81,7 @@ class RedisLoginLimits:
             args += [name, *bucket]
         try:
             return float(await self._redis.run(_TAKE, self._keys, args))
-        except RedisRefused as error:
-            _log.error("Redis refuses to count logins: {why}", why=str(error))
+        except RedisRefused:
             raise out_of_reach() from None
 
     async def forgive(self, user: str, network: str) -> None:

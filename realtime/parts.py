@@ -96,7 +96,7 @@ class RedisParts:
         settings, reactor, counters = around.settings, around.reactor, around.counters
         self.node_id = new_node_id()
         self._ring = ring = Ring([Redis(address, reactor) for address in settings.redis])
-        keys = Keys(settings.redis_prefix)
+        keys = Keys(settings.redis_prefix, settings.redis[0].db)
         self._broker = RedisBroker(
             ring, keys, reactor, counters, around.rules.namespace, around.on_lost
         )

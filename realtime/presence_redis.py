@@ -87,6 +87,7 @@ class RedisPresence:
         self._connections: dict[str, dict[str, str]] = {}
         # What Redis has to be told of, by topic, and what is to be told of who has gone.
         self._untold: dict[str, dict[str, None]] = {}
+        self._refused: dict[str, dict[str, None]] = {}
         self._gone: dict[tuple[str, str], str | None] = {}
         self._scheduled = False
         self._beats = 0
@@ -224,11 +225,13 @@ class RedisPresence:
                 self._gone.pop((topic, user_id), None)
                 entries.append((user_id, user.connections, user.username))
         join_leave = "" if there is None else str(int(there.join_leave))
-        told = self._run_tell(self._node_id, topic, join_leave, entries)
+        redis = self._ring.of(topic)
+        told = self._run_tell(redis, self._node_id, topic, join_leave, entries)
         return told.addErrback(self._not_told, topic, entries)
 
     def _run_tell(
         self,
+        redis: Redis,
         node_id: str,
         topic: str,
         join_leave: str,
@@ -243,7 +246,7 @@ class RedisPresence:
                 data["username"] = username
             news = encode_message("Leave" if connections < 0 else "Join", data, now)
             args += (user_id, connections, "" if username is None else f"u{username}", news)
-        return self._ring.of(topic).run(
+        return redis.run(
             TELL,
             (
                 *self._of(topic),
@@ -261,11 +264,11 @@ class RedisPresence:
     def _not_told(
         self, failure: Failure, topic: str, entries: Sequence[tuple[str, int, str | None]]
     ) -> None:
-        if not isinstance(failure.value, Unavailable):
-            _log.error("Redis has refused what changes in presence: {why}", why=failure.value)
+        # What has been refused would be again: it waits for the next sign of life.
+        untold = self._untold if isinstance(failure.value, Unavailable) else self._refused
         there = self._topics.get(topic)
         for user_id, _, username in entries:
-            self._untold.setdefault(topic, {})[user_id] = None
+            untold.setdefault(topic, {})[user_id] = None
             if there is None or user_id not in there.users:
                 self._gone.setdefault((topic, user_id), username)
 
@@ -283,6 +286,9 @@ class RedisPresence:
         if self._beats % BEAT_SECONDS == 0 and self._open:
             for redis in self._ring.all:
                 self._beat(redis)
+            refused, self._refused = self._refused, {}
+            for topic, users in refused.items():
+                self._untold.setdefault(topic, {}).update(users)
             if self._untold:
                 self._schedule()
 
@@ -300,9 +306,7 @@ class RedisPresence:
         return beaten.addCallback(self._look_around, redis).addErrback(self._no_beat)
 
     def _no_beat(self, failure: Failure) -> None:
-        if isinstance(failure.value, RedisRefused):
-            _log.error("Redis refuses signs of life: {why}", why=str(failure.value))
-        elif not isinstance(failure.value, Unavailable):
+        if not isinstance(failure.value, (Unavailable, RedisRefused)):
             _log.failure("A sign of life could not be given", failure)
 
     def _look_around(self, answer: list[Any], redis: Redis) -> None:
@@ -329,7 +333,12 @@ class RedisPresence:
                     users = [each.decode() for each in found[::2]]
                     names = await self._usernames(redis, topic, users)
                     entries = [(user, -1, name) for user, name in zip(users, names, strict=True)]
-                    cleared = await self._run_tell(node_id, topic, "", entries, alone=True)
+                    cleared = await self._run_tell(
+                        # Where it is, though topics may be shared out otherwise by now.
+                        *(redis, node_id, topic, ""),
+                        entries,
+                        alone=True,
+                    )
                     if not cleared:
                         return  # It has come back.
                     if int(cursor) == 0:
@@ -385,6 +394,5 @@ class RedisPresence:
     async def _run(self, script: Any, topic: str, args: Sequence[Any]) -> Any:
         try:
             return await self._ring.of(topic).run(script, self._of(topic), args)
-        except RedisRefused as error:
-            _log.error("Redis has refused: {why}", why=str(error))
+        except RedisRefused:
             raise Unavailable("Presence is not available now.") from None

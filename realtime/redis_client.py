@@ -26,6 +26,7 @@ from txredisapi import RedisProtocol, ResponseError
 from realtime.errors import Unavailable
 from realtime.redis_channels import Channels, Handler
 from realtime.redis_endpoint import RedisEndpoint
+from realtime.redis_refusals import Refusals
 from realtime.redis_url import RedisAddress
 
 _log = Logger()
@@ -43,7 +44,7 @@ Arg: TypeAlias = bytes | str | int
 
 
 class RedisRefused(Exception):
-    """Redis has answered a command with an error."""
+    """Redis has answered a command with an error, which has been logged."""
 
 
 class Script:
@@ -77,8 +78,9 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         self._bytes = 0
         self._heard = 0.0
         self.on_lost: list[Callable[[], object]] = []
-        # Why it was lost, where that is known.
+        # Why it was lost, where that is known; and what reports refusals, where nobody else does.
         self.reason: BaseException | None = None
+        self.refusals: Refusals | None = None
 
     def connectionMade(self) -> None:
         """Nothing is said before `prepare`."""
@@ -125,6 +127,8 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         waiting, _, size = self._under_way.popleft()
         self._bytes -= size
         if isinstance(reply, ResponseError):
+            if self.refusals is not None and not str(reply).startswith("NOSCRIPT"):
+                self.refusals.note(str(reply))
             waiting.errback(RedisRefused(str(reply)))
         else:
             waiting.callback(reply)
@@ -207,6 +211,7 @@ class Redis:
                 self._subscriptions_ready,
             ),
         ]
+        self._refusals = Refusals(address, reactor.seconds)
         self._checks = LoopingCall(self._check)
         self._checks.clock = reactor
         self._first: Deferred[None] | None = None
@@ -342,6 +347,7 @@ class Redis:
     async def _commands_ready(self, link: _Link) -> None:
         for script in Script.known:
             await link.execute_command("SCRIPT", "LOAD", script.source)
+        link.refusals = self._refusals
         self._commands = link
         self._stands(link)
 

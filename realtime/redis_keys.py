@@ -33,8 +33,9 @@ Message: TypeAlias = bytes | Publication
 class Keys:
     """Names under a prefix."""
 
-    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
-        self.prefix = prefix.encode()
+    def __init__(self, prefix: str = DEFAULT_PREFIX, database: int = 0) -> None:
+        # Channels know no databases: their number is in the prefix, so that they are kept apart.
+        self.prefix = (f"{prefix}{database}:" if database else prefix).encode()
         self._channel = self.prefix + b"t:"
         self._skip = len(self._channel)
 

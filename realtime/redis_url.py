@@ -33,6 +33,11 @@ class RedisAddress:
     verify: bool = True
     authorities: str | None = None
 
+    @property
+    def server(self) -> tuple[object, ...]:
+        """What names the server: databases share its channels."""
+        return self.hosts, self.path, self.service
+
     def __str__(self) -> str:
         """It for people, without what is secret."""
         where = self.path or ",".join(

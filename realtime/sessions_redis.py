@@ -195,11 +195,8 @@ class RedisSessions:
 
     def _hear(self, channel: bytes, message: bytes) -> None:
         """A node has revoked something."""
-        try:
-            revocation = _decode(message)
-        except ValueError as error:
-            _log.error("What is no revocation came: {why}", why=str(error))
-        else:
+        revocation = _read(message)
+        if revocation is not None:
             self._learn(revocation)
 
     def _found(self, kind: str, id: str) -> None:
@@ -239,9 +236,10 @@ class RedisSessions:
         while True:
             cursor, page = await self._ask("HSCAN", self._table, cursor, "COUNT", PAGE)
             for member, row in zip(page[::2], page[1::2], strict=True):
-                revocation = _decode(row + b" " + member)
-                seen[revocation.kind, revocation.id] = revocation.at
-                self._learn(revocation)
+                revocation = _read(row + b" " + member)
+                if revocation is not None:
+                    seen[revocation.kind, revocation.id] = revocation.at
+                    self._learn(revocation)
             if cursor == b"0":
                 break
         now = self._clock.seconds()
@@ -303,9 +301,17 @@ class RedisSessions:
 async def _answer(reply: Deferred[Any]) -> Any:
     try:
         return await reply
-    except RedisRefused as error:
-        _log.error("Redis refuses sessions: {why}", why=str(error))
+    except RedisRefused:
         raise out_of_reach() from None
+
+
+def _read(message: bytes) -> Revocation | None:
+    """As `_decode`, of what another program may have written."""
+    try:
+        return _decode(message)
+    except ValueError as error:
+        _log.error("What is no revocation came: {why}", why=str(error))
+        return None
 
 
 def _decode(message: bytes) -> Revocation:

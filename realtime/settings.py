@@ -210,7 +210,7 @@ def _check_together(settings: Settings) -> None:
             "--workers and --webhook-queue disk: workers share a state directory, in which there is"
             " one queue; use memory, or nodes with directories of their own"
         )
-    if len(set(settings.redis)) < len(settings.redis):
+    if len({each.server for each in settings.redis}) < len(settings.redis):
         raise ConfigurationError("--redis names one server twice")
     for name, url in (("webhook-url", settings.webhook_url), ("hook-url", settings.hook_url)):
         if url is not None and settings.webhook_secret_file is None:

@@ -168,6 +168,13 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(sorted(node["node_id"] for node in nodes), ["node0", "node2"])
         self.assertEqual(await self.send(0, "u1"), 0)
 
+    async def test_nonsense_about_nodes(self) -> None:
+        """What says nothing of a node is left out."""
+        redis = self.nodes[0].servers[0]
+        for name, about in (("node1", b"\xc1"), ("node2", b"\x01")):
+            await redis.command("SET", f"{self.prefix}about:{name}", about)
+        self.assertEqual(await self.nodes[0].cluster.nodes(), [{"node_id": "node0"}])
+
     async def test_lag(self) -> None:
         """A node's own beat comes back, and tells how long it took."""
         self.beat(self.nodes[0])
@@ -277,6 +284,33 @@ class LossTests(ClusterTestCase):
         self.assertEqual(await self.send(1, "u3"), 0)
         self.assertEqual(await self.send(1, "bob"), 1)
 
+    async def test_told_while_redis_is_full(self) -> None:
+        """What a full Redis has refused to know is told again when it is not."""
+        node = self.nodes[0]
+        await node.servers[0].command("CONFIG", "SET", "maxmemory", 1)
+        node.cluster.changed("u1", "Anna", 1)
+        self.beat(node)
+        await self.settle()
+        self.assertTrue(node.cluster.refused)
+        node.cluster.changed("u3", "Carl", 0)
+        await node.servers[0].command("CONFIG", "SET", "maxmemory", 0)
+        self.beat(node)
+        await self.settle()
+        self.assertFalse(node.cluster.refused)
+        self.assertEqual(await self.send(1, "u1"), 1)
+
+    async def test_no_right_to_publish(self) -> None:
+        """A Redis that lets a node publish nothing refuses it."""
+        self.server.tell("ACL", "SETUSER", "default", "-publish")
+        self.beat(self.nodes[0])
+        await self.settle_commands()
+        self.assertTrue(self.nodes[0].cluster.refused)
+
+    async def settle_commands(self) -> None:
+        """Let all be answered."""
+        for node in self.nodes:
+            await node.servers[0].command("PING")
+
     async def test_key_while_redis_is_full(self) -> None:
         """A message whose key Redis cannot remember is not sent."""
         self.nodes[0].cluster.changed("u1", "Anna", 1)
@@ -306,6 +340,7 @@ class LossTests(ClusterTestCase):
             await self.nodes[1].cluster.direct("u1", b"x", None)
         with self.assertRaises(Unavailable):
             await self.nodes[1].cluster.ask("topics")
+        self.assertEqual(await self.nodes[1].cluster.nodes(), [{"node_id": "node1"}])
         self.nodes[0].cluster.changed("u2", "Bob", 1)
         self.nodes[0].cluster.changed("u3", "Carl", 0)
         self.clock.advance(0)

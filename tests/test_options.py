@@ -244,6 +244,7 @@ class RedisTests(SynchronousTestCase):
         for flags, problem in (
             ({"redis": ["http://:secret@h"]}, "--redis: what is given does not begin with"),
             ({"redis": ["redis://:secret@h"] * 2}, "--redis names one server twice"),
+            ({"redis": ["redis://:secret@h/1", "redis://h/2"]}, "--redis names one server twice"),
             ({"workers": "2"}, "--workers 2 needs --redis"),
             ({"workers": "0"}, "--workers"),
             ({"redis-prefix": "a b"}, "--redis-prefix"),

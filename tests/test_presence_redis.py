@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from realtime.errors import Unavailable
 from realtime.interfaces import Deadline, IPresence
 from realtime.model import Member
-from realtime.presence_redis import BEAT_SECONDS, NODE_TTL, RedisPresence
+from realtime.presence_redis import BEAT_SECONDS, NODE_TTL, TOPICS_AT_ONCE, RedisPresence
 from realtime.redis_client import Redis
 from realtime.redis_keys import Keys, decode_message
 from realtime.redis_ring import Ring
@@ -371,6 +371,46 @@ class LossTests(RedisPresenceTestCase):
             lambda: None if changed.called else changed.callback(None)
         )
         return changed
+
+    async def evaluated(self) -> int:
+        """How many scripts Redis was asked to run."""
+        (stats,) = [
+            line
+            for line in (await self.ears[0].command("INFO", "commandstats")).splitlines()
+            if line.startswith(b"cmdstat_evalsha:")
+        ]
+        return int(stats.split(b"=")[1].split(b",")[0])
+
+    async def test_full(self) -> None:
+        """What a full Redis refuses is told again with the next sign of life, and not before."""
+        await self.ears[0].command("CONFIG", "SET", "maxmemory", 1)
+        for number in range(3 * TOPICS_AT_ONCE):
+            self.come(0, "a", "u1", f"t{number}")
+        await self.beat(self.nodes[1])
+        before = await self.evaluated()
+        for _ in range(10):
+            await self.settle()
+        self.assertEqual(await self.evaluated(), before)
+        await self.ears[0].command("CONFIG", "SET", "maxmemory", 0)
+        await self.beat(*self.nodes)
+        self.assertEqual(await self.there("t0"), [("u1", 1)])
+        self.assertEqual(await self.there(f"t{TOPICS_AT_ONCE * 3 - 1}"), [("u1", 1)])
+
+    async def test_shared_out_otherwise(self) -> None:
+        """What a dead node has left is found though topics are shared out among more servers."""
+        other = RedisServer()
+        self.addCleanup(other.remove)
+        other.start()
+        links = [await connect(self, self.server), await connect(self, other)]
+        for number in range(20):
+            self.come(0, "a", "u1", f"t{number}")
+        await self.announced()
+        await self.let_die(0)
+        late = RedisPresence(Ring(links), self.keys, "late", self.wheel, self.clock, grace=GRACE)
+        self.links.append(links)
+        await late.open()
+        await self.beat(late)
+        self.assertEqual(len(await self.told()), 20)
 
     async def test_back(self) -> None:
         """What has happened meanwhile is told when Redis is back."""

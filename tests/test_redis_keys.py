@@ -69,6 +69,11 @@ class KeysTests(SynchronousTestCase):
         self.assertEqual(keys.key("s", "é"), "p:s:é".encode())
         self.assertEqual(keys.key("nodes"), b"p:nodes")
 
+    def test_databases(self) -> None:
+        """Services in several databases of one server, which share its channels, do not meet."""
+        self.assertEqual(Keys("p:", 1).channel("a"), b"p:1:t:a")
+        self.assertEqual(Keys("p:", 0).channel("a"), b"p:t:a")
+
     @given(topics)
     def test_channels(self, topic: str) -> None:
         """A channel tells its topic."""

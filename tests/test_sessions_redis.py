@@ -506,6 +506,16 @@ class LossTests(Case):
         self.clock.advance(POLL_SECONDS)
         await told
 
+    async def test_nonsense(self) -> None:
+        """What another program has written among what is revoked is left out."""
+        await self.ask("HSET", self.keys.key("revocations"), "session:a", "nonsense")
+        await self.ask("HSET", self.keys.key("revocations"), "nonsense", "0 x 0")
+        await self.ask("PUBLISH", self.keys.key("revoked"), "nonsense")
+        ended = await self.begin()
+        await self.nodes[0].end(ended)
+        node = await self.start_node(None)
+        self.assertTrue(node.sessions.is_revoked(identity("u", ended), START))
+
     async def test_no_start_without(self) -> None:
         """Without Redis nothing starts."""
         await self.nodes[2].stop()
