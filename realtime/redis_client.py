@@ -73,14 +73,14 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         self._address = redis.address
         self._seconds = redis.seconds
         self._patience = redis.patience
+        self._refusals = redis.refusals
         # Who waits for replies, in order: since when, and for how many bytes.
         self._under_way: deque[tuple[Deferred[Any], float, int]] = deque()
         self._bytes = 0
         self._heard = 0.0
         self.on_lost: list[Callable[[], object]] = []
-        # Why it was lost, where that is known; and what reports refusals, where nobody else does.
+        # Why it was lost, where that is known.
         self.reason: BaseException | None = None
-        self.refusals: Refusals | None = None
 
     def connectionMade(self) -> None:
         """Nothing is said before `prepare`."""
@@ -127,8 +127,8 @@ class _Link(RedisProtocol):  # type: ignore[misc]
         waiting, _, size = self._under_way.popleft()
         self._bytes -= size
         if isinstance(reply, ResponseError):
-            if self.refusals is not None and not str(reply).startswith("NOSCRIPT"):
-                self.refusals.note(str(reply))
+            if self.on_lost and not str(reply).startswith("NOSCRIPT"):
+                self._refusals.note(str(reply))  # Before it stands, its service says why not.
             waiting.errback(RedisRefused(str(reply)))
         else:
             waiting.callback(reply)
@@ -173,6 +173,8 @@ class _Subscriptions(_Link):
 
     def replyReceived(self, reply: Any) -> None:
         """Give a message to who hears the channel."""
+        if self.reason is not None:
+            return  # What comes after a refusal is no proof of anything.
         if isinstance(reply, ResponseError) and self._channels.is_asking:
             refusal = RedisRefused(str(reply))
             self._note(refusal)
@@ -195,6 +197,7 @@ class Redis:
         self.address = address
         self.seconds = reactor.seconds
         self.patience = patience
+        self.refusals = Refusals(address, reactor.seconds)
         self.up = False
         self.reconnects = -1
         self._reactor = reactor
@@ -206,12 +209,8 @@ class Redis:
         self._on_down: list[Callable[[], object]] = []
         self._services = [
             self._service(lambda: _Link(self), self._commands_ready),
-            self._service(
-                lambda: _Subscriptions(self, self._channels),
-                self._subscriptions_ready,
-            ),
+            self._service(lambda: _Subscriptions(self, self._channels), self._subscriptions_ready),
         ]
-        self._refusals = Refusals(address, reactor.seconds)
         self._checks = LoopingCall(self._check)
         self._checks.clock = reactor
         self._first: Deferred[None] | None = None
@@ -347,7 +346,6 @@ class Redis:
     async def _commands_ready(self, link: _Link) -> None:
         for script in Script.known:
             await link.execute_command("SCRIPT", "LOAD", script.source)
-        link.refusals = self._refusals
         self._commands = link
         self._stands(link)
 

@@ -83,6 +83,10 @@ class Workers(Service):
             # The kernel shares no unix socket out, but all may accept from one.
             self._sockets = [listen_unix(self._settings.unix)] * self._settings.workers
             return
+        if self.port:
+            # Others that share the port, as this service started twice, would get a part of the
+            # connections, and nobody would be told.
+            listen(self._settings.host, self.port).close()
         for _ in range(self._settings.workers):
             taken = listen(self._settings.host, self.port, shared=True)
             self._sockets.append(taken)

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import LogEvent, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from realtime.errors import Unavailable
@@ -48,8 +49,9 @@ class CommandTests(TestCase):
         """An error of Redis' fails its own command alone."""
         redis = await connect(self)
         wrong, right = redis.command("SET", "a"), redis.command("PING")
-        with self.assertRaises(RedisRefused):
+        with capturedLogs() as events, self.assertRaises(RedisRefused):
             await wrong
+        self.assertIn("refuses commands: ERR wrong number", formatEvent(events[0]))
         self.assertEqual(await right, b"PONG")
 
     async def test_large(self) -> None:
@@ -269,11 +271,21 @@ class AccessTests(TestCase):
         """While what is heard may be heard no more, Redis counts as gone."""
         await self.redis.subscribe(b"a", lambda channel, message: None)
         down, up = told(self.redis.when_down), told(self.redis.when_up)
+        refused: Deferred[None] = Deferred()
+
+        def observe(event: LogEvent) -> None:
+            if "NOPERM" in formatEvent(event) and not refused.called:
+                refused.callback(None)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
         self.server.tell("ACL", "SETUSER", "default", "resetchannels", "&b")
         await down
+        await refused
         self.server.tell("ACL", "SETUSER", "default", "&a")
         await up
         self.assertTrue(self.redis.hears(b"a"))
+        self.assertEqual(self.redis.reconnects, 1)
 
 
 class LossTests(TestCase):

@@ -121,6 +121,16 @@ class WorkersTests(SynchronousTestCase):
         server.stop(signal.SIGKILL)
         wait_until(lambda: not any(map(lives, workers)), 30)
 
+    def test_started_twice(self) -> None:
+        """A port that other workers listen on is taken."""
+        server = self.start()
+        twistd = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=")
+        options = (f"--state={self.mktemp()}", "--host=127.0.0.1", f"--port={server.port}")
+        redis = f"--redis={shared_redis().url}"
+        done = run(*twistd, "realtime", *options, "--workers=2", redis)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"cannot listen on 127.0.0.1 port {server.port}", done.stderr)
+
     def test_mistakes(self) -> None:
         """Without Redis, or with one that is not there, it says so in a line, and ends."""
         twistd = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=")
