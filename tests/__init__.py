@@ -1,1 +1,1 @@
-"""The tests: `python -m twisted.trial -j 4 tests`."""
+"""The tests: `python -m twisted.trial -j 2 tests`."""

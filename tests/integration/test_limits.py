@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ OPTIONS = (
     *("--max-connections=4", "--max-connections-per-user=3", "--max-connections-per-address=4"),
     *("--head-timeout=2", "--body-timeout=2", "--max-head-size=4096", "--max-body-size=1024"),
     *("--max-frame-size=65536", "--max-queue-bytes=65536", "--max-subscriptions=2"),
-    *("--max-topics=3", "--message-rate=20", "--message-burst=20", "--byte-rate=50000"),
+    *("--max-topics=3", "--message-rate=20", "--message-burst=20", "--byte-rate=0"),
     *("--heartbeat-interval=1", "--client-timeout=2", "--login-rate=0.01", "--login-burst=2"),
     *("--history-bytes=65536", "--webhook-queue-size=1"),
 )
@@ -36,7 +35,9 @@ OPTIONS = (
 MORE = {
     "max-connections": ("--max-connections-per-user=0", "--max-connections-per-address=0"),
     "max-connections-per-address": ("--max-connections-per-user=0", "--max-connections=10"),
-    "max-queue-bytes": ("--message-rate=10000", "--message-burst=10000", "--byte-rate=0"),
+    "max-queue-bytes": ("--message-rate=10000", "--message-burst=10000"),
+    "byte-rate": ("--byte-rate=1000",),
+    "history-bytes": ("--message-rate=10000", "--message-burst=10000"),
 }
 
 
@@ -189,18 +190,17 @@ class LimitTests(SynchronousTestCase):
     def message_rate(self) -> None:
         """Those above it are refused, with the time to wait."""
         with self.client() as client:
-            replies = [self.ask(client, "Ping") for _ in range(40)]
+            for _ in range(60):
+                client.send(json.dumps({"type": "Ping"}))
+            replies = [json.loads(client.recv(timeout=10)) for _ in range(60)]
             codes = {reply["data"].get("code") for reply in replies if reply["type"] == "Error"}
             self.assertEqual(codes, {"RATE_LIMITED"})
 
     def byte_rate(self) -> None:
         """What is more waits, and comes."""
         with self.client() as client:
-            data = {"topic": "t", "payload": "x" * 30_000}
-            for number in range(5):
-                client.send(json.dumps({"type": "Broadcast", "data": data, "id": number}))
-            acks = [json.loads(client.recv(timeout=20)) for _ in range(5)]
-            self.assertEqual([ack["id"] for ack in acks if ack["type"] == "Ack"], [0, 1, 2, 3, 4])
+            reply = self.ask(client, "Broadcast", topic="t", payload="x" * 30_000)
+            self.assertEqual(reply["type"], "Ack")
 
     def client_timeout(self) -> None:
         """Then 4003: this client answers no Ping."""
@@ -222,7 +222,6 @@ class LimitTests(SynchronousTestCase):
         """The oldest publications are forgotten."""
         with self.client() as client:
             for _ in range(15):
-                time.sleep(0.06)  # the message rate
                 self.ask(client, "Broadcast", topic="kept.a", payload="x" * 8000)
             page = self.ask(client, "History", topic="kept.a")["data"]
             self.assertLess(len(page["publications"]), 10)
