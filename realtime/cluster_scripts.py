@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from realtime.redis_client import Script
+from realtime.redis_scripts import Script
 
 # KEYS: nodes, about the node, its users. ARGV: node, what it says of itself, seconds after which it
 # is dead, its channel, what it sends itself. Answers how many fields its users have.

@@ -15,8 +15,9 @@ from zope.interface import implementer
 
 from realtime.errors import Unavailable
 from realtime.interfaces import NETWORK_LOGINS, USER_LOGINS, ILoginLimits
-from realtime.redis_client import Redis, RedisRefused, Script, out_of_reach
+from realtime.redis_client import Redis, RedisRefused, out_of_reach
 from realtime.redis_keys import Keys
+from realtime.redis_scripts import Script
 
 _log = Logger()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from realtime.redis_client import Script
+from realtime.redis_scripts import Script
 
 # KEYS: users, about them, the node's users, the node's topics, nodes. ARGV: channel, topic, '1' or
 # '0' for telling or '' where that is known, a node that has to be dead or '', seconds after which

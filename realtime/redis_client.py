@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from hashlib import sha1
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final
 
 from hiredis import pack_command
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import CancelledError as Cancelled
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall
@@ -27,6 +26,7 @@ from realtime.errors import Unavailable
 from realtime.redis_channels import Channels, Handler
 from realtime.redis_endpoint import RedisEndpoint
 from realtime.redis_refusals import Refusals
+from realtime.redis_scripts import Arg, Script, Scripts
 from realtime.redis_url import RedisAddress
 
 _log = Logger()
@@ -40,24 +40,9 @@ MAX_UNDER_WAY_BYTES: Final = 32 * 1024 * 1024
 # Seconds between attempts to connect: from a tenth to three, and up to one more by chance.
 _pause = backoffPolicy(0.1, 3.0)
 
-Arg: TypeAlias = bytes | str | int
-
 
 class RedisRefused(Exception):
     """Redis has answered a command with an error, which has been logged."""
-
-
-class Script:
-    """A Lua script, which Redis knows by its SHA-1."""
-
-    __slots__ = ("sha", "source")
-    # All there are: Redis is told of them before anything else, so that order is kept.
-    known: ClassVar[list[Script]] = []
-
-    def __init__(self, source: str) -> None:
-        self.known.append(self)
-        self.source = source.encode()
-        self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
 def out_of_reach() -> Unavailable:
@@ -203,6 +188,7 @@ class Redis:
         self._reactor = reactor
         self._channels = Channels(lambda flush: reactor.callLater(0, flush))
         self._commands: _Link | None = None
+        self._scripts = Scripts(self.command)
         # Those that are ready.
         self._links: list[_Link] = []
         self._on_up: list[Callable[[], object]] = []
@@ -264,17 +250,7 @@ class Redis:
         self, script: Script, keys: Sequence[Arg] = (), args: Sequence[Arg] = ()
     ) -> Deferred[Any]:
         """Run a script; as `command`."""
-        return self.command("EVALSHA", script.sha, len(keys), *keys, *args).addErrback(
-            self._teach, script, keys, args
-        )
-
-    def _teach(
-        self, failure: Failure, script: Script, keys: Sequence[Arg], args: Sequence[Arg]
-    ) -> Failure | Deferred[Any]:
-        """Send a script that Redis does not know, or no longer."""
-        if isinstance(failure.value, RedisRefused) and "NOSCRIPT" in str(failure.value):
-            return self.command("EVAL", script.source, len(keys), *keys, *args)
-        return failure
+        return self._scripts.run(script, keys, args)
 
     def subscribe(self, channel: bytes, handler: Handler) -> Deferred[None] | None:
         """Hear a channel, from when the Deferred fires; None where it is heard already.
@@ -334,7 +310,8 @@ class Redis:
 
     def note(self, problem: BaseException | None) -> None:
         """Say why there is no link, once."""
-        why = str(problem) or type(problem).__name__
+        silent = isinstance(problem, TimeoutError)
+        why = "it does not answer" if silent else str(problem) or type(problem).__name__
         if self._services[0].running and why != self._why and not isinstance(problem, Cancelled):
             self._why = why
             _log.error("Redis at {address}: {why}", address=self.address, why=why)

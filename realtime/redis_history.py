@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 
 from realtime.interfaces import KEY_TTL
 from realtime.model import HistoryPage, Namespace, Position, Publication
-from realtime.redis_client import Redis, Script
+from realtime.redis_client import Redis
 from realtime.redis_keys import Keys, decode_rest, encode_message, encode_rest
 from realtime.redis_ring import Ring
+from realtime.redis_scripts import Script
 
 # Seconds for which Redis keeps what has no age limit, and the epoch of a topic that has nothing.
 KEEP: Final = 30 * 86400

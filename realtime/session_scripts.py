@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from realtime.redis_client import Script
+from realtime.redis_scripts import Script
 
 # A revocation is `at expires stamp`, in the hash by `kind:id`, and both on the channel.
 _SHARED: Final = """

@@ -26,8 +26,9 @@ from realtime.errors import InvalidCredentials, InvalidToken, Unavailable
 from realtime.interfaces import ISessions
 from realtime.model import Identity, Session
 from realtime.names import new_session_id
-from realtime.redis_client import Arg, Redis, RedisRefused, Script, out_of_reach
+from realtime.redis_client import Redis, RedisRefused, out_of_reach
 from realtime.redis_keys import Keys
+from realtime.redis_scripts import Arg, Script
 from realtime.revocations import Revocation, Revocations
 from realtime.session_scripts import CREATE, END, RENEW, REVOKE
 from realtime.sessions_sqlite import POLL_SECONDS, Listener, Sessions

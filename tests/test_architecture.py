@@ -22,8 +22,8 @@ FLOORS: tuple[str, ...] = (
     "accounts api_keys audit broker_memory broker_redis cluster_redis cluster_scripts database"
     " durable fanout history_sqlite hub presence_memory presence_redis presence_scripts"
     " login_limits_redis session_scripts sessions_redis sessions_sqlite hooks jwks redis_channels"
-    " redis_client redis_endpoint redis_feeds redis_history redis_refusals redis_ring signed_post"
-    " signing_keys token_keys tokens webhook_delivery webhook_queue_sqlite webhooks",
+    " redis_client redis_endpoint redis_feeds redis_history redis_refusals redis_ring redis_scripts"
+    " signed_post signing_keys token_keys tokens webhook_delivery webhook_queue_sqlite webhooks",
     "arrivals auth backends node nodes",
     "admission asking drain handlers peer policy subscribing trace_hooks tracing waiting",
     "answers asyncapi compression console fastpath handshake http http_request openapi page rest"
@@ -49,16 +49,16 @@ NEIGHBOURS = {
     "broker_memory": {"durable"},
     "history_sqlite": {"database"},
     "sessions_sqlite": {"database"},
-    "sessions_redis": {"redis_client", "session_scripts", "sessions_sqlite"},
-    "session_scripts": {"redis_client"},
-    "login_limits_redis": {"redis_client"},
-    "redis_client": {"redis_channels", "redis_endpoint", "redis_refusals"},
+    "sessions_redis": {"redis_client", "redis_scripts", "session_scripts", "sessions_sqlite"},
+    "session_scripts": {"redis_scripts"},
+    "login_limits_redis": {"redis_client", "redis_scripts"},
+    "redis_client": {"redis_channels", "redis_endpoint", "redis_refusals", "redis_scripts"},
     "redis_ring": {"redis_client"},
-    "redis_history": {"redis_client", "redis_ring"},
+    "redis_history": {"redis_client", "redis_ring", "redis_scripts"},
     "presence_redis": {"presence_scripts", "redis_client", "redis_ring"},
-    "presence_scripts": {"redis_client"},
+    "presence_scripts": {"redis_scripts"},
     "cluster_redis": {"cluster_scripts", "redis_client", "redis_ring"},
-    "cluster_scripts": {"redis_client"},
+    "cluster_scripts": {"redis_scripts"},
     "broker_redis": {"redis_client", "redis_feeds", "redis_history", "redis_ring"},
     "hooks": {"signed_post"},
     "jwks": {"database", "signed_post", "token_keys"},

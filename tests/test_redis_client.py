@@ -12,7 +12,8 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent, globalLogPublish
 from twisted.trial.unittest import TestCase
 
 from realtime.errors import Unavailable
-from realtime.redis_client import Redis, RedisRefused, Script
+from realtime.redis_client import Redis, RedisRefused
+from realtime.redis_scripts import Script
 from realtime.redis_url import read_redis_url
 from tests.support.redis import RedisServer, connect, new_prefix, oldest_redis
 from tests.support.server import free_port
