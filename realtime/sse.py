@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -108,22 +109,26 @@ class Stream:
         """Write framed messages as events; take nothing while others wait."""
         if self._queue.is_waiting:
             return 0
-        self._queue.send(self._events(data))
+        self._queue.send(b"".join(self._events(data)))
         return len(data)
 
     def unsent(self, data: bytes, sent: int, pieces: Sequence[Piece] = ()) -> None:
         """Let it wait; close with 4002 where there is no room for what may not be dropped."""
         if self._code is not None:
             return
-        pieces = [piece.carried_as(self._events(piece.frames)) for piece in pieces or [Piece(data)]]
+        pieces = [
+            piece.carried_as(each)
+            for piece in pieces or [Piece(data)]
+            for each in self._events(piece.frames)
+        ]
         if not self._queue.add(b"", 0, pieces):
             self._admission.node.counters.closed_slow_consumers += 1
             self._admission.node.counters.limit("max-queue-bytes")
             self.close(CloseCode.SLOW_CONSUMER)
 
-    def _events(self, data: bytes) -> bytes:
+    def _events(self, data: bytes) -> list[bytes]:
         note = self._positions.note
-        return b"".join([event(message, note(message)) for message in messages_in(data)])
+        return [_event(message, note(message)) for message in _messages(data)]
 
     def ping(self) -> None:
         """Send a comment; while what was sent is taken, the client is there."""
@@ -248,6 +253,17 @@ class Streams:
             return False
         await stream.take(commands)
         return True
+
+
+# What many streams get is the same for all of them, and waits once for those that do not read.
+@lru_cache(maxsize=16)
+def _messages(data: bytes) -> tuple[bytes, ...]:
+    return tuple(messages_in(data))
+
+
+@lru_cache(maxsize=64)
+def _event(message: bytes, id: bytes | None) -> bytes:
+    return event(message, id)
 
 
 def _topics(request: IRequest) -> list[str]:

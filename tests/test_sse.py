@@ -559,6 +559,19 @@ class EndTests(SseTestCase):
         broadcasts = [each for each in stream.messages() if each["type"] == "Broadcast"]
         self.assertEqual([each["data"]["payload"] for each in broadcasts], [49])
 
+    def test_what_waits_for_many_is_kept_once(self) -> None:
+        """Streams that do not read have the same bytes waiting, not each a copy."""
+        streams = [self.stream("room.a"), self.stream("room.a", user="bob")]
+        for stream in streams:
+            stream.wire.transport.producer.pauseProducing()
+        self.publish("room.a", "x" * 900)
+        one, other = (
+            [frames[-1] for frames in client.transport._queue._waiting.values()]
+            for client in self.world.hub.connections()
+        )
+        self.assertIn(b"x" * 900, one[0])
+        self.assertIs(one[0], other[0])
+
     def test_never_read_to_its_end(self) -> None:
         """A connection whose client does not take the end is aborted."""
         stream = self.stream()
