@@ -102,7 +102,9 @@ class World:
     """The nodes, their Redis, and what came of it all."""
 
     def __init__(self, nodes: int, seed: int, namespaces: bool = False) -> None:
+        # For the acts; what clients draw depends on time, and must not change those.
         self.random = random.Random(seed)
+        self.clients_random = random.Random(seed)
         self.network = Network(nodes) if namespaces else None
         everywhere = ("--bind", "0.0.0.0", "--protected-mode", "no")
         self.redis = RedisServer(*(everywhere if namespaces else ()))
@@ -228,7 +230,7 @@ class Person:
         """Connect again and again."""
         world = self.world
         while not world.stopping:
-            url = world.url(world.random.randrange(len(world.ports)))
+            url = world.url(world.clients_random.randrange(len(world.ports)))
             headers = {"Authorization": f"Bearer {world.token(self.name)}"}
             try:
                 async with connect(
@@ -246,7 +248,7 @@ class Person:
             for waiting in self.waiting.values():
                 if not waiting.done():
                     waiting.cancel()
-            await asyncio.sleep(0.1 + world.random.random() * 0.4)
+            await asyncio.sleep(0.1 + world.clients_random.random() * 0.4)
 
     async def say(self, type: str, id: str, **data: Any) -> None:
         """Send a command, if there is a connection."""
@@ -305,7 +307,7 @@ class Person:
                 self.world.facts["publications repeated"] += 1
                 await asyncio.sleep(0.2)
             self.published.append(text)
-            await asyncio.sleep(PUBLISH_EVERY * (0.5 + self.world.random.random()))
+            await asyncio.sleep(PUBLISH_EVERY * (0.5 + self.world.clients_random.random()))
 
     async def publish_once(self, text: str) -> bool:
         """Publish; answer whether it was acknowledged."""
