@@ -194,8 +194,11 @@ class Metrics:
 def negotiate(accept: str | None) -> str:
     """The media type of `/metrics` that an `Accept` header likes best; JSON when in doubt."""
     # Versions and escapings are the scraper's to name and the answer's Content-Type to tell.
+    try:
+        ranges = parse_accept_header(accept or "*/*", MIMEAccept)
+    except IndexError:  # of a parameter named `*`, before Werkzeug 3.1.9
+        return JSON
     wanted = MIMEAccept(
-        (media_range.partition(";")[0].strip(), quality)
-        for media_range, quality in parse_accept_header(accept or "*/*", MIMEAccept)
+        (media_range.partition(";")[0].strip(), quality) for media_range, quality in ranges
     )
     return wanted.best_match((JSON, _OPENMETRICS, _TEXT), JSON)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -28,7 +29,8 @@ class EchoClient:
     """Stands where `peer.Client` does, and gives back what it receives."""
 
     is_open = True
-    heard = 0
+    heard = received = 0
+    policy = SimpleNamespace(byte_rate=sys.maxsize)
 
     def __init__(self, transport: Connection) -> None:
         self._transport = transport
@@ -47,6 +49,10 @@ class EchoClient:
             sent = 0
         if sent != len(frame):
             self._transport.unsent(frame, sent)
+
+    def took(self, size: int) -> bool:
+        """Any number of bytes."""
+        return False
 
     def charge(self) -> bool:
         """Limit nothing."""

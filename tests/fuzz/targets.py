@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import atheris
@@ -41,18 +43,22 @@ class _Recorder:
     """Stands where `peer.Client` does, and keeps what it receives."""
 
     is_open = True
-    heard = 0
+    heard = received = 0
+    policy = SimpleNamespace(byte_rate=sys.maxsize)
 
     def __init__(self, transport: Connection) -> None:
         self.send = transport.send
-        self.received: list[bytes] = []
+        self.messages: list[bytes] = []
 
     def open(self) -> None:
         self.send(b"")
 
     def receive(self, message: bytes) -> None:
         message.decode("utf-8")
-        self.received.append(bytes(message))
+        self.messages.append(bytes(message))
+
+    def took(self, size: int) -> bool:
+        return False
 
     def charge(self) -> bool:
         return True
@@ -150,7 +156,7 @@ def _talk(made: tuple[Factory, _Admission], pieces: list[bytes], compressed: boo
     # How soon after its Close frame the connection ends, bad bytes still coming, may differ.
     answer = transport.value()
     connection.connectionLost(Failure(ConnectionDone()))
-    return client.received, answer
+    return client.messages, answer
 
 
 def envelope(data: bytes) -> None:
