@@ -1234,7 +1234,8 @@ class SlowConsumers:
         held = rig.held(self.served)
         self.alice.send(broadcast("news", "more"))
         self.assertEqual(self.carol.message()["data"]["payload"], "more")
-        self.assertEqual(rig.held(self.served), held)
+        # Nothing is added; the kernel may still take some of it.
+        self.assertLessEqual(rig.held(self.served), held)
         rig.pass_seconds(2)
         rig.wait(lambda: rig.counters.active_connections == 2)
         self.assertEqual(rig.counters.closed_slow_consumers, 1)
