@@ -80,6 +80,8 @@ class Channel(HTTPChannel):
         """Forget everything."""
         self._leave()
         super().connectionLost(reason)
+        # Requests, which may stay for a while, refer to it, and so to all that was never sent.
+        self._muted.transport = None
 
     def drain(self) -> None:
         """Close as soon as no request is under way."""

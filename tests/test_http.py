@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from typing import Any
+from weakref import ref
 
 from autobahn.twisted.resource import WebSocketResource
 from hypothesis import given
@@ -448,6 +449,25 @@ class ConnectionTests(HttpTestCase):
         Wire(site).send(GET)
         self.assertTrue(busy.closing)
         self.assertEqual(len(waiting), 2)
+
+    def test_nothing_outlives_the_connection(self) -> None:
+        """A request that does keeps nothing of what was never sent, which may be megabytes."""
+        waiting: list[object] = []
+
+        class Slow(Resource):
+            isLeaf = True
+
+            def render(self, request: object) -> int:
+                waiting.append(request)
+                return NOT_DONE_YET
+
+        wire = Wire(make_site(Slow(), self.clock))
+        wire.send(GET)
+        transport = ref(wire.transport)
+        wire.end()
+        del wire
+        self.assertEqual(len(waiting), 1)
+        self.assertIsNone(transport())
 
     def test_close_all(self) -> None:
         """Shutting down closes idle connections at once, busy ones after their answer."""

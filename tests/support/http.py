@@ -169,7 +169,8 @@ class Wire:
             self.channel.dataReceived(piece)
 
     def end(self) -> None:
-        """Let the connection end."""
+        """Let the connection end, as a socket does."""
+        self.transport.producer = None
         self.channel.connectionLost(Failure(ConnectionDone()))
 
     @property
