@@ -4,7 +4,8 @@ What many connections have taken is free again when they close, but stays with t
 lists of the interpreter hold on to single objects all over it, and the C library to free pages.
 A full collection empties the first, `malloc_trim` the second. With few connections left both
 take a few milliseconds. What waited for clients that did not read is in large pieces: `malloc_trim`
-alone gives that back, which is quick however many connections there are.
+alone gives that back, which is quick however many connections there are. It has to do for strangers
+too, who might have all objects looked at again and again.
 """
 
 from __future__ import annotations
@@ -23,8 +24,23 @@ STUCK = 16
 QUIET = 10
 
 
+class _Tide:
+    """Connections of one kind, which come and go."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def has_gone(self, connections: int) -> bool:
+        """Whether many were there, of whom few are left; true once each time."""
+        self._most = max(self._most, connections)
+        if self._most < WORTHWHILE or connections > self._most * FEW:
+            return False
+        self._most = connections
+        return True
+
+
 class Reclaimer:
-    """Calls `reclaim` once after most connections have gone, `trim` after slow clients have."""
+    """Calls `reclaim` once after most connections have gone, `trim` after others have."""
 
     def __init__(
         self,
@@ -33,15 +49,19 @@ class Reclaimer:
     ) -> None:
         self._reclaim = reclaim or give_back
         self._trim = trim or give_back_pages
-        self._most = 0
+        self._clients = _Tide()
+        self._strangers = _Tide()
         self._stuck = self._settled = self._quiet = 0
 
-    def note(self, connections: int, stuck: int) -> None:
-        """So many connections are open now, so many were ever too slow; told once a second."""
-        self._most = max(self._most, connections)
-        if self._most >= WORTHWHILE and connections <= self._most * FEW:
-            self._most = connections
+    def note(self, connections: int, stuck: int, strangers: int) -> None:
+        """Told once a second: so many are connected, so many were ever too slow.
+
+        `strangers` are connections that have said nothing yet, or speak HTTP.
+        """
+        if self._clients.has_gone(connections):
             self._reclaim()
+        if self._strangers.has_gone(strangers):
+            self._trim()
         self._quiet = self._quiet + 1 if stuck == self._stuck else 0
         self._stuck = stuck
         if stuck - self._settled >= STUCK and self._quiet >= QUIET:

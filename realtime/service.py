@@ -202,7 +202,9 @@ class RealtimeService(Service):
         self._http = HttpSite(
             api.resource, reactor, limits=http_limits(settings), origins=origins, counters=counters
         )
-        self._site: Any = Site(self.node, websocket, self._http)
+        site = Site(self.node, websocket, self._http)
+        self._doors = site.doors
+        self._site: Any = site
         certificates = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             certificates = Certificates(settings.tls_cert, settings.tls_key)
@@ -233,7 +235,8 @@ class RealtimeService(Service):
         self.node.advance()
         self._parts.tick()
         counters = self.node.counters
-        self._reclaimer.note(counters.active_connections, counters.closed_slow_consumers)
+        strangers = len(self._doors) + len(self._http.crowd)
+        self._reclaimer.note(counters.active_connections, counters.closed_slow_consumers, strangers)
 
     def _about(self) -> dict[str, Any]:
         """What the node says of itself, which `/info` tells everybody."""

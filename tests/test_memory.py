@@ -16,9 +16,9 @@ class ReclaimerTests(SynchronousTestCase):
         """At which of these numbers of connections, told one by one, it reclaims."""
         found: list[int] = []
         now = 0
-        reclaimer = Reclaimer(lambda: found.append(now))
+        reclaimer = Reclaimer(lambda: found.append(now), self.fail)
         for now in connections:
-            reclaimer.note(now, 0)
+            reclaimer.note(now, 0, 0)
         return found
 
     def test_after_most_have_gone(self) -> None:
@@ -30,6 +30,15 @@ class ReclaimerTests(SynchronousTestCase):
         """A few connections that come and go are not worth it."""
         self.assertEqual(self.calls(999, 0, 999, 0), [])
 
+    def test_strangers(self) -> None:
+        """After a crowd of them pages are returned, once, and nothing else is done."""
+        trims: list[int] = []
+        now = 0
+        reclaimer = Reclaimer(self.fail, lambda: trims.append(now))
+        for now in (0, 4000, 401, 400, 0, 999, 0, 1000, 50):
+            reclaimer.note(5, 0, now)
+        self.assertEqual(trims, [400, 50])
+
     def test_slow_clients(self) -> None:
         """After many of them pages are returned, once none was closed for some seconds."""
         trims: list[int] = []
@@ -37,7 +46,7 @@ class ReclaimerTests(SynchronousTestCase):
         reclaimer = Reclaimer(self.fail, lambda: trims.append(now))
         stuck = [STUCK - 1] * 100 + [STUCK, STUCK + 1] + [STUCK + 2] * 100
         for now, closed in enumerate(stuck):  # noqa: B007 - the lambda reads it
-            reclaimer.note(5, closed)
+            reclaimer.note(5, closed, 0)
         self.assertEqual(trims, [102 + QUIET])
 
     def test_give_back(self) -> None:
