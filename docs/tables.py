@@ -29,6 +29,7 @@ from realtime.policy import WebSocketOptions  # noqa: E402
 from realtime.rest_publish import MAX_AT_ONCE  # noqa: E402
 from realtime.site import MAX_SILENT  # noqa: E402
 from realtime.sse import MAX_COMMANDS  # noqa: E402
+from tests.hostile.catalogue import ATTACKS  # noqa: E402
 
 Rows = Iterator[tuple[str, ...]]
 
@@ -101,6 +102,15 @@ def endpoints() -> Rows:
             yield _code(f"{method.upper()} {path}"), token, _text(operation["summary"])
 
 
+def attacks() -> Rows:
+    """Every attack that has been tried, and what it has to get."""
+    for attack in ATTACKS:
+        options = f" With {_code(' '.join(attack.options))}." if attack.options else ""
+        got = ", ".join(sorted(attack.expected))
+        more = f"; perhaps {', '.join(sorted(attack.tolerated))}" if attack.tolerated else ""
+        yield attack.name, _text(attack.run.__doc__ or "") + options, f"{got}{more}"
+
+
 TABLES: dict[tuple[str, str], Callable[[], Rows]] = {
     ("options.rst", "Options"): options,
     ("operations.rst", "Limits"): limits,
@@ -109,6 +119,7 @@ TABLES: dict[tuple[str, str], Callable[[], Rows]] = {
     ("protocol.rst", "Error codes"): error_codes,
     ("protocol.rst", "Close codes"): close_codes,
     ("server-api.rst", "Endpoints"): endpoints,
+    ("security/attacks.rst", "Attacks"): attacks,
 }
 
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import get_native_id
@@ -48,9 +48,9 @@ class Bystander:
     """The process of a bystander."""
 
     def __init__(self, server: Server, issuer: Issuer) -> None:
-        url = server.token_url(issuer.token("bystander"))
+        urls = (server.token_url(issuer.token("bystander")), f"{server.http_url}/health/ready")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.bystander", url, f"{server.http_url}/health"],
+            [sys.executable, "-m", "tests.hostile.bystander", *urls],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -72,67 +72,73 @@ class Bystander:
         self._process.__exit__(None, None, None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What came of an attack: memory in bytes, times in milliseconds."""
 
     name: str
-    got: Counter[str]
-    rounds: int
-    before: int
-    peak: int
-    after: int
-    seen: dict[str, Any]
-    problems: tuple[str, ...]
+    got: Counter[str] = field(default_factory=Counter)
+    before: int = 0
+    peak: int = 0
+    after: int = 0
+    seen: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     def row(self) -> list[str]:
         """Its row in the table."""
-        mega = 1024 * 1024
+        times = [f"{self.seen.get(name, 0):.1f}" for name in ("p50", "p99", "max", "health")]
+        memory = [f"{size / 2**20:.1f}" for size in (self.before, self.peak, self.after)]
         got = ", ".join(f"{name} x{number}" for name, number in sorted(self.got.items()))
-        return [
-            self.name,
-            got[:60],
-            f"{self.seen['p50']:.1f}",
-            f"{self.seen['p99']:.1f}",
-            f"{self.seen['max']:.0f}",
-            f"{self.seen['health']:.0f}",
-            f"{self.before / mega:.1f}",
-            f"{self.peak / mega:.1f}",
-            f"{(self.after - self.before) / mega:+.1f}",
-            "FAILED: " + "; ".join(self.problems) if self.problems else "ok",
-        ]
+        verdict = "FAILED: " + "; ".join(self.problems) if self.problems else "ok"
+        return [self.name, *times, *memory, f"{verdict} ({got[:200]})"]
 
 
-HEADINGS = ["attack", "got", "p50", "p99", "max", "health", "before", "peak", "more", ""]
+HEADINGS = ["attack", "p50", "p99", "max", "health", "before", "peak", "after", "verdict (got)"]
+_WIDTHS = (24, 5, 6, 6, 6, 7, 7, 7)
+
+
+def aligned(cells: Sequence[str]) -> str:
+    """A line of the table, whose last column is as wide as it has to be."""
+    name, *numbers = zip(cells, _WIDTHS, strict=False)
+    return "  ".join([name[0].ljust(name[1]), *(n.rjust(w) for n, w in numbers), cells[-1]])
 
 
 def measure(attack: Attack, issuer: Issuer, seconds: float) -> Outcome:
     """Attack a server of its own for so long, at least once."""
+    outcome = Outcome(attack.name)
     with serving(issuer, *attack.options) as server:
-        target = Target(server, issuer)
         bystander = Bystander(server, issuer)
         try:
-            _warm(target, attack)
-            before = _settle(target, _memory(server.pid))
-            bystander.report()
-            got: Counter[str] = Counter()
-            rounds = peak = 0
-            end = time.monotonic() + seconds
-            _forget_peak(server.pid)
-            while not rounds or time.monotonic() < end:
-                got.update(_run(attack, target))
-                rounds += 1
-            seen = bystander.report()
-            peak = _peak(server.pid)
-            after = _settle(target, before + GROWTH)
-            problems = [*_judge(seen), attack.verdict(got)]
-            if after - before > GROWTH:
-                problems.append(f"{(after - before) >> 20} MB of memory remain")
-            problems += _judge_server(server, bystander.report())
+            _measure(outcome, attack, Target(server, issuer), bystander, seconds)
+        except Exception as error:
+            # What a server does that is not as it should be: it closes, is silent, or is gone.
+            outcome.problems.append(f"broken off by {error!r}")
         finally:
             bystander.stop()
-    found = tuple(problem for problem in problems if problem)
-    return Outcome(attack.name, got, rounds, before, peak, after, seen, found)
+    return outcome
+
+
+def _measure(
+    outcome: Outcome, attack: Attack, target: Target, bystander: Bystander, seconds: float
+) -> None:
+    server = target.server
+    _warm(target, attack)
+    outcome.before = _settle(target, _memory(server.pid))
+    bystander.report()
+    end = time.monotonic() + seconds
+    _forget_peak(server.pid)
+    outcome.got.update(_run(attack, target))
+    while time.monotonic() < end:
+        outcome.got.update(_run(attack, target))
+    outcome.seen = bystander.report()
+    outcome.peak = _peak(server.pid)
+    outcome.problems += _judge(outcome.seen)
+    if (problem := attack.verdict(outcome.got)) is not None:
+        outcome.problems.append(problem)
+    outcome.after = _settle(target, outcome.before + GROWTH)
+    if (growth := outcome.after - outcome.before) > GROWTH:
+        outcome.problems.append(f"{growth / 2**20:.1f} MB of memory remain")
+    outcome.problems += _judge_server(server, bystander.report())
 
 
 def _judge(seen: dict[str, Any]) -> list[str]:
@@ -147,7 +153,7 @@ def _judge(seen: dict[str, Any]) -> list[str]:
 def _judge_server(server: Server, seen: dict[str, Any]) -> list[str]:
     """Whether it is as before."""
     problems = _judge(seen)
-    status, _, body = server.request("GET", "/health")
+    status, _, body = server.request("GET", "/health/ready")
     if status != 200:
         problems.append(f"unhealthy: {body}")
     if "Traceback" in server.output:

@@ -32,6 +32,7 @@ class HostileTests(SynchronousTestCase):
                     if not attack.needs_many:
                         self.assertIsNone(attack.verdict(attack.run(target)), attack.name)
                         wait_until(lambda target=target: target.metric("active_connections") == 0)
-                self.assertEqual(server.request("GET", "/health/ready")[0], 200)
+                        ready, _, _ = server.request("GET", "/health/ready")
+                        self.assertEqual(ready, 200, attack.name)
                 self.assertNotIn("Traceback", server.output)
                 self.assertNotIn("Unhandled", server.output)
