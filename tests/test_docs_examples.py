@@ -23,6 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.__main__ import parse as parse_bench
 from realtime.asyncapi import asyncapi
+from tests.hostile.__main__ import parse as parse_attacks
+from tests.hostile.catalogue import ATTACKS
 from tests.support.browser import drive, no_browser
 from tests.support.js_client import install, no_build
 from tests.support.pages import Step, blocks, pages, steps
@@ -67,6 +69,7 @@ BY_TESTS: dict[str, dict[str, str]] = {
         "sh": f"{_HERE}.BenchPageTests.test_commands",
         "text": f"{_HERE}.BenchPageTests.test_output",
     },
+    "docs/security/attacks.rst": {"sh": f"{_HERE}.AttacksPageTests.test_commands"},
 }
 # Pages that are played, and the test that does.
 PLAYED = {
@@ -344,6 +347,21 @@ class WebhookPageTests(SynchronousTestCase):
                 for each in body.get("events", [body]):
                     self.assertLessEqual(set(each), known)
         self.assertEqual(answers, 4)
+
+
+class AttacksPageTests(SynchronousTestCase):
+    """docs/security/attacks.rst. Its attacks are tried by integration/test_hostile.py."""
+
+    def test_commands(self) -> None:
+        """Every command of the page is one that the program takes, for attacks that there are."""
+        (block,) = blocks("docs/security/attacks.rst")
+        numbers = []
+        for line in block.text.splitlines():
+            words = shlex.split(line)
+            self.assertEqual(words[:3], ["python", "-m", "tests.hostile"])
+            attacks, _ = parse_attacks(words[3:])
+            numbers.append(len(attacks))
+        self.assertEqual(numbers, [len(ATTACKS), 2])
 
 
 class BenchPageTests(SynchronousTestCase):

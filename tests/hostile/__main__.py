@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import argparse
 import resource
+from collections.abc import Sequence
 
-from tests.hostile.attack import Issuer
+from tests.hostile.attack import Attack, Issuer
 from tests.hostile.catalogue import ATTACKS
 from tests.hostile.rig import HEADINGS, aligned, measure
 
 
-def main() -> int:
-    """Run them; answer the exit status."""
+def parse(words: Sequence[str] | None = None) -> tuple[list[Attack], float]:
+    """The attacks that a command line asks for, and for how many seconds each."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("names", metavar="NAME", nargs="*", help="attacks with this in their names")
     parser.add_argument("--seconds", type=float, default=5, help="how long each attack lasts")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     names = [name.lower() for name in given.names]
     chosen = [
         attack
@@ -33,13 +34,19 @@ def main() -> int:
     ]
     if not chosen:
         parser.error("there is no such attack")
+    return chosen, given.seconds
+
+
+def main() -> int:
+    """Run them; answer the exit status."""
+    chosen, seconds = parse()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     issuer = Issuer()
     failed = 0
     print(aligned(HEADINGS), flush=True)
     for attack in chosen:
-        outcome = measure(attack, issuer, given.seconds)
+        outcome = measure(attack, issuer, seconds)
         failed += bool(outcome.problems)
         print(aligned(outcome.row()), flush=True)
     print(f"{len(chosen) - failed} of {len(chosen)} attacks came to nothing")
