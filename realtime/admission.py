@@ -49,7 +49,7 @@ class Admission:
         self._came_from: dict[int, str] = {}
         self._authenticate = policy.authenticate
         # A renewed token has to be as good as the one that was connected with.
-        self.policy = replace(policy, authenticate=self.identify)
+        self.policy = replace(policy, authenticate=self.identify, refused=self._refused_renewal)
         self._client: type[Client] = WaitingClient if node.remote else Client
         hooks = policy.hooks
         if hooks is not None:
@@ -90,6 +90,9 @@ class Admission:
         if error.status < 500:
             address = self._audit.address(transport.getPeer(), forwarded)
             self._audit.refused("connect", error, address=address)
+
+    def _refused_renewal(self, error: RealtimeError, connection: str) -> None:
+        self._audit.refused("authenticate", error, connection=connection)
 
     def identify(self, token: str) -> Identity:
         """Whose token it is, if they have a role that may connect. Raises 401 and 403 errors."""

@@ -122,6 +122,11 @@ class Audit:
         self._omitted: Counter[str] = Counter()
         self._telling: IDelayedCall | None = None
 
+    @classmethod
+    def beside(cls, path: str | None, clock: IReactorTime, *, standard: int = 2) -> Audit:
+        """The same log, of another program than the server; `-` is the descriptor `standard`."""
+        return cls(None if path is None else AuditFile(path, Counters(), standard=standard), clock)
+
     def note(self, event: str, outcome: str = "ok", **fields: Any) -> None:
         """Write of something that was done. A field that is None is left out."""
         self._write(event, outcome, fields)
@@ -145,7 +150,7 @@ class Audit:
         error.noted = True
         now = self._clock.seconds()
         # Event by event: a forgotten program with a bad key hides no guessing at passwords.
-        key = f"{event} {network_of(address or '')}"
+        key = f"{event} {network_of(address) if address else error.actor}"
         if self._networks.take(key, now) or self._refusals.take(now):
             self._omit(event)
             return
@@ -196,6 +201,11 @@ class Audit:
         omitted, self._omitted = self._omitted, Counter()
         if omitted:
             self.note("omitted", counts=dict(omitted))
+
+
+def own_name() -> str:
+    """The actor of what this process does for who started it: the system knows them by number."""
+    return f"uid:{os.getuid()}"
 
 
 def _shown(value: object) -> object:

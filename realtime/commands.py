@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from realtime.audit import Audit, AuditFile
+from realtime.audit import Audit, own_name
 from realtime.check_config import add_arguments, check_config
 from realtime.credentials import make_tokens, read_secrets
 from realtime.errors import ConfigurationError, NotFound, RealtimeError
-from realtime.metrics import Counters
 from realtime.model import User
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES, is_role
 from realtime.remote import add_remote, run_remote
@@ -127,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(given: argparse.Namespace, settings: Settings, reactor: Any) -> None:
-    audit = _open_audit(settings, reactor)
+    # What a command prints goes to standard output, and is not to be mixed with this.
+    audit = Audit.beside(settings.audit_log, reactor)
     stores = make_stores(state_directory(settings.state), reactor)
     await stores.database.open()
     try:
@@ -135,18 +135,10 @@ async def _run(given: argparse.Namespace, settings: Settings, reactor: Any) -> N
         about: dict[str, Any] | None = await run(given, stores, settings, reactor)
         event = _EVENTS.get(getattr(run, "func", run))
         if event is not None and about is not None:
-            # Who has a shell here is known to the system, by number.
-            audit.note(event, actor=f"uid:{os.getuid()}", **about)
+            audit.note(event, actor=own_name(), **about)
     finally:
         await stores.close()
         audit.close()
-
-
-def _open_audit(settings: Settings, reactor: Any) -> Audit:
-    if settings.audit_log is None:
-        return Audit()
-    # What a command prints goes to standard output, and is not to be mixed with this.
-    return Audit(AuditFile(settings.audit_log, Counters(), standard=2), reactor)
 
 
 def _own_token(given: argparse.Namespace, settings: Settings, user: str) -> str | None:

@@ -5,29 +5,34 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 from realtime import __version__
+from realtime.audit import Audit, own_name
 from realtime.errors import Conflict
 from realtime.names import ADMIN_ROLE, DEFAULT_ROLES
 from realtime.settings import Settings
-from realtime.stores import make_stores
+from realtime.stores import make_stores, state_directory
 
 
-async def add_first_user(state: Path, reactor: Any, password: str) -> bool:
+async def add_first_user(settings: Settings, reactor: Any, password: str) -> bool:
     """Make an admin where there is no user; answer whether one was made."""
-    stores = make_stores(state, reactor)
+    audit = Audit.beside(settings.audit_log, reactor, standard=1)
+    stores = make_stores(state_directory(settings.state), reactor)
     await stores.database.open()
     try:
         if await stores.accounts.list():
             return False
-        await stores.accounts.create("admin", password, (ADMIN_ROLE, *DEFAULT_ROLES))
+        roles = (ADMIN_ROLE, *DEFAULT_ROLES)
+        user = await stores.accounts.create("admin", password, roles)
+        about = {"user": user.user_id, "username": user.username, "roles": ",".join(user.roles)}
+        audit.note("user_add", actor=own_name(), **about)
         return True
     except Conflict:  # Another process, started at the same time, was quicker.
         return False
     finally:
         await stores.close()
+        audit.close()
 
 
 def welcome(settings: Settings, port: int, password: str) -> None:

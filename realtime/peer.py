@@ -317,8 +317,7 @@ class Client:
 
     def failed(self, failure: Failure, command: Command) -> None:
         """A command that took time has failed."""
-        error = failure.value
-        if not isinstance(error, RealtimeError):
+        if not isinstance(error := failure.value, RealtimeError):
             self._log.failure("A {command} failed", failure, command=type(command).__name__)
             error = InternalError()
         self.refuse(error, command.id)
@@ -344,9 +343,14 @@ class Client:
             self.answer("Ack", {"delivered": delivered}, command.id)
 
     def _authenticate(self, command: Authenticate) -> None:
-        identity = self.policy.authenticate(command.data.token)
-        if identity.user_id != self.identity.user_id:
-            raise Forbidden("The token is another user's")
+        try:
+            identity = self.policy.authenticate(command.data.token)
+            if identity.user_id != self.identity.user_id:
+                raise Forbidden("The token is another user's")
+        except RealtimeError as error:
+            error.actor = self.identity.user_id
+            self.policy.refused(error, self.connection_id)
+            raise
         # The hub has indexed the connection by its username, which therefore stays.
         self.identity = replace(identity, username=self.identity.username)
         self._warned = False
@@ -356,11 +360,8 @@ class Client:
         lost = [topic for topic in self.topics if not may(identity, "subscribe", topic)]
         self.node.unsubscribe_all(self, lost)
         for topic in lost:
-            self.tell(
-                "Status",
-                {"status": "unsubscribed", "topics": [topic], "reason": "permission"},
-                None,
-            )
+            gone = {"status": "unsubscribed", "topics": [topic], "reason": "permission"}
+            self.tell("Status", gone, None)
         data = {"status": "authenticated", "expires_at": int(identity.expires_at)}
         self.answer("Status", data, command.id)
 

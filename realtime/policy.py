@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from realtime.errors import RealtimeError
 from realtime.interfaces import Gatekeeper
 from realtime.model import Identity
 
@@ -15,7 +16,7 @@ class ClientPolicy:
     """What every connection is held to. Rates are a second, times seconds, sizes bytes.
 
     `max_topics` bounds what one command names, `max_reply` what of a history one answer has, or one
-    recovery.
+    recovery. `refused` is told of renewed tokens that were refused, and of the connection's id.
     """
 
     message_rate: float
@@ -30,6 +31,7 @@ class ClientPolicy:
     on_token_expiry: Literal["close", "keep"]
     authenticate: Callable[[str], Identity]
     hooks: Gatekeeper | None = None
+    refused: Callable[[RealtimeError, str], object] = lambda error, connection: None
 
 
 @dataclass(frozen=True, slots=True)

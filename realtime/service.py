@@ -89,7 +89,7 @@ def makeService(options: Options) -> RealtimeService | Workers:
         # Before twistd leaves the terminal and takes standard error, so that a mistake is seen.
         service.bind()
         password = token_urlsafe(12)
-        if run_alone(lambda alone: add_first_user(state, alone, password)):
+        if run_alone(lambda alone: add_first_user(settings, alone, password)):
             welcome(settings, service.port, password)
         # When the reactor has taken them itself.
         reactor.callWhenRunning(take_signals, reactor, service.hurry, service.reload)

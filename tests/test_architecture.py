@@ -123,7 +123,7 @@ NEIGHBOURS = {
         *("tls", "workers"),
     },
     "bounds": {"settings"},
-    "first_run": {"settings", "stores"},
+    "first_run": {"audit", "settings", "stores"},
     "reload": {"credentials", "settings", "tls"},
     "check_config": {"credentials", "option_table", "settings"},
     "remote": {"doctor", "load", "settings"},

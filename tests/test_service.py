@@ -93,10 +93,20 @@ class InProcessTests(TestCase):
 
     async def test_two_first_starts(self) -> None:
         """Of two servers that start at once on an empty directory, one makes the admin."""
-        state = Path(make_state_dir(self))
-        starts = [add_first_user(state, reactor, f"password {n}") for n in range(2)]
+        state = make_state_dir(self)
+        audit = Path(state, "audit.log")
+        settings = read_settings({"state": state, "audit-log": str(audit)}, {})
+        starts = [add_first_user(settings, reactor, f"password {n}") for n in range(2)]
         made = await gatherResults([Deferred.fromCoroutine(start) for start in starts])
         self.assertEqual(sorted(made), [False, True])
+        self.check_audit(audit)
+
+    def check_audit(self, path: Path) -> None:
+        """The admin was made once, by who runs this."""
+        (line,) = map(json.loads, path.read_text().splitlines())
+        self.assertEqual((line["event"], line["username"]), ("user_add", "admin"))
+        self.assertEqual(line["actor"], f"uid:{os.getuid()}")
+        self.assertNotIn("password ", str(line))
 
     def test_page(self) -> None:
         """The page's address is that of the host, or of this machine for all its addresses."""

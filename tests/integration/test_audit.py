@@ -115,6 +115,9 @@ class AuditTests(SynchronousTestCase):
         client = connect(server.ws_url, additional_headers={"Authorization": f"Bearer {user}"})
         self.addCleanup(client.close)
         connection = json.loads(client.recv(10))["data"]["connection_id"]
+        for token in (forged, admin):
+            client.send(json.dumps({"type": "Authenticate", "id": "1", "data": {"token": token}}))
+            self.assertEqual(json.loads(client.recv(10))["type"], "Error")
         self.assertEqual(self.ask(server, admin, "DELETE", f"/connections/{connection}"), 204)
         self.assertEqual(self.ask(server, admin, "DELETE", "/users/alice/connections"), 200)
         self.assertEqual(self.ask(server, admin, "DELETE", "/topics/chat.a/history"), 204)
@@ -165,10 +168,13 @@ class AuditTests(SynchronousTestCase):
                 ("request", "FORBIDDEN", "GET /topics", ids["alice"]),
                 ("request", "FORBIDDEN", "DELETE /sessions", ids["alice"]),
                 ("refresh", "INVALID_TOKEN", None, None),
+                ("authenticate", "INVALID_TOKEN", None, ids["alice"]),
+                ("authenticate", "FORBIDDEN", None, ids["alice"]),
             ],
         )
         self.assertEqual([line["username"] for line in refusals[:2]], ["alice", "nobody"])
-        self.assertEqual({line["address"] for line in refusals}, {"127.0.0.1"})
+        self.assertEqual({line["address"] for line in refusals[:-2]}, {"127.0.0.1"})
+        self.assertEqual({line["connection"] for line in refusals[-2:]}, {connection})
         acts = [line for line in lines if line["event"] in ACCESS.split()]
         self.assertEqual({line["address"] for line in acts}, {"127.0.0.1"})
         shown = [
@@ -228,7 +234,7 @@ class AuditTests(SynchronousTestCase):
         )
         server.request("POST", "/sessions", {"username": "u", "password": WRONG})
         self.assertEqual(self.lines()[-1]["event"], "login")
-        self.assertEqual([line["event"] for line in self.lines(moved)], ["start"])
+        self.assertEqual([line["event"] for line in self.lines(moved)], ["user_add", "start"])
 
     def test_standard_output(self) -> None:
         """`-` is standard output; the commands, which print there, use standard error."""
