@@ -195,7 +195,7 @@ class ReadmeTests(SynchronousTestCase):
             [block.strip() for block in self.blocks("sh")[:2]],
             [
                 "pip install . && twistd -n realtime",
-                "pip install '.[test]' && python -m twisted.trial -j 2 tests",
+                "pip install '.[test]' && python -m twisted.trial -j 4 tests",
             ],
         )
 
