@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.driver import Driver, Refused
 from tests.support.proxy import Proxy
 from tests.support.redis import new_prefix, shared_redis
-from tests.support.server import Server, free_port, run, wait_until
+from tests.support.server import Server, free_port, wait_until
 
 CONFIG = """
 [[topic]]
@@ -74,12 +74,7 @@ class TransportCases(SynchronousTestCase):
 
     def token(self, server: Server, user: str = "admin", seconds: int = 3600) -> str:
         """An access token that expires so soon."""
-        done = run(
-            *("-m", "realtime", "--state", server.state, "token"),
-            *("--user", user, "--ttl", str(seconds)),
-        )
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout.strip()
+        return server.make_token(user, seconds)
 
     def client(
         self, url: str, token: str | None = None, tokens: list[str] | None = None, **options: Any

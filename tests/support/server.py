@@ -13,11 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
+
+from realtime.credentials import make_tokens
+from realtime.names import DEFAULT_ROLES
+from realtime.settings import read_settings
+from realtime.stores import Stores, make_stores, run_alone
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 60.0
@@ -172,13 +179,34 @@ class Server:
         return response.status, found, raw
 
     def add_user(self, name: str, password: str = "correct horse battery", *roles: str) -> None:
-        """Add an account by the command line, while the server runs."""
-        flags = [f"--role={role}" for role in roles]
-        done = run(
-            *("-m", "realtime", "--state", self.state, "user", "add", name, *flags),
-            input=f"{password}\n",
+        """Add an account beside the server, as `user add` does in a process of its own."""
+        self._beside(
+            lambda stores, _: stores.accounts.create(name, password, roles or DEFAULT_ROLES)
         )
-        assert done.returncode == 0, done.stderr
+
+    def make_token(self, name: str, seconds: int) -> str:
+        """Make an access token beside the server, as `token` does in a process of its own."""
+
+        async def make(stores: Stores, reactor: Any) -> str:
+            user = await stores.accounts.find(name)
+            assert user is not None
+            settings = read_settings({"state": self.state}, {})
+            return make_tokens(settings, Path(self.state), reactor).issue_access(
+                user, None, seconds
+            )
+
+        return self._beside(make)
+
+    def _beside(self, do: Callable[[Stores, Any], Awaitable[T]]) -> T:
+        async def run(reactor: Any) -> T:
+            stores = make_stores(Path(self.state), reactor)
+            await stores.database.open()
+            try:
+                return await do(stores, reactor)
+            finally:
+                await stores.close()
+
+        return run_alone(run)
 
     def login(self, name: str, password: str = "correct horse battery") -> dict[str, Any]:
         """Log in; answer what `POST /sessions` says."""
