@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from websockets.asyncio.server import ServerConnection, serve
 
 from realtime.client import Message, RealtimeClient, RealtimeError, Subscription
 from realtime.client.backoff import Backoff
@@ -92,6 +94,19 @@ class PositionsTests(SynchronousTestCase):
         positions.add("a")
         self.assertIsNone(positions.of("a"))
         self.assertTrue(positions.move("a", Position(1, "x")))
+
+    def test_skip(self) -> None:
+        """One's own publication that does not come is no gap where it is what comes next."""
+        positions = Positions()
+        positions.add("a")
+        positions.skip("a", Position(1, "e"))
+        self.assertIsNone(positions.of("a"))
+        positions.set("a", Position(1, "e"))
+        for position in (Position(3, "e"), Position(2, "f"), None):
+            positions.skip("a", position)
+        self.assertEqual(positions.of("a"), Position(1, "e"))
+        positions.skip("a", Position(2, "e"))
+        self.assertEqual(positions.of("a"), Position(2, "e"))
 
     def test_bounded(self) -> None:
         """Topics that patterns bring are remembered so many."""
@@ -317,6 +332,33 @@ class TokensTests(SynchronousTestCase):
         assert raised.exception.error is not None
         self.assertEqual((raised.exception.retry, raised.exception.error.code), (True, "NO_TOKEN"))
 
+    @in_loop
+    async def test_hanging(self) -> None:
+        """Who asks for one is not waited for without end."""
+        with self.assertRaises(Lost) as raised:
+            await Tokens(None, asyncio.Event().wait, 0.01).get()  # type: ignore[arg-type]
+        self.assertTrue(raised.exception.retry)
+
+    @in_loop
+    async def test_no_token(self) -> None:
+        """What no header can have is not sent."""
+        for token in ("read from a file\n", "a\r\nb", "€", ""):
+            with self.assertRaises(Lost) as raised:
+                await Tokens(token, None).get()
+            assert raised.exception.error is not None
+            self.assertEqual(raised.exception.error.code, "INVALID_TOKEN")
+            self.assertFalse(raised.exception.retry)
+
+    @in_loop
+    async def test_when_to_renew(self) -> None:
+        """At once, or some seconds after the last one was got where tokens live for less."""
+        tokens = Tokens("t", lambda: "u")
+        self.assertEqual(tokens.renew_in(60), 0)
+        await tokens.renew()
+        for left, most in ((60, 10), (8, 4)):
+            self.assertGreater(tokens.renew_in(left), most - 1)
+            self.assertLessEqual(tokens.renew_in(left), most)
+
     def test_other_losses(self) -> None:
         """Other losses are not the token's."""
         lost = Lost(1006, "", retry=True)
@@ -413,6 +455,51 @@ class RealtimeClientTests(SynchronousTestCase):
             async with client:
                 raise AssertionError("connected")
         self.assertEqual(len(asyncio.all_tasks()), 1)
+
+    @in_loop
+    async def test_bad_arguments(self) -> None:
+        """What makes connecting impossible is told, and not waited for."""
+        client = RealtimeClient("ws://127.0.0.1:1/ws", "t", ssl=ssl.create_default_context())
+        with self.assertRaises(RealtimeError):
+            await client.connect()
+        self.assertEqual(len(asyncio.all_tasks()), 1)
+
+    @in_loop
+    async def test_another_server(self) -> None:
+        """A server that greets otherwise is an error, and its connection is closed."""
+        closed = asyncio.Event()
+
+        async def greet(socket: ServerConnection) -> None:
+            await socket.send("Hello!")
+            await socket.wait_closed()
+            closed.set()
+
+        async with serve(greet, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = RealtimeClient(f"ws://127.0.0.1:{port}/ws", "t")
+            errors: asyncio.Queue[RealtimeError] = asyncio.Queue()
+            client.on("error", errors.put_nowait)
+            connecting = asyncio.ensure_future(client.connect())
+            self.assertIn("another server", (await errors.get()).message)
+            await closed.wait()
+            await client.disconnect()
+            with self.assertRaises(RealtimeError):
+                await connecting
+
+    @in_loop
+    async def test_nobody_waits_for_a_subscription(self) -> None:
+        """An answer that comes when nobody waits any more is taken in all the same."""
+        loop = asyncio.get_running_loop()
+        troubles: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, trouble: troubles.append(trouble))
+        subscribing = Subscribing()
+        reply: asyncio.Future[dict[str, Any]] = loop.create_future()
+        answer: asyncio.Future[list[dict[str, Any]]] = loop.create_future()
+        reply.add_done_callback(lambda reply: subscribing.answered(["a"], ["a"], reply, answer))
+        answer.cancel()
+        reply.set_result({"topics": [{"topic": "a"}]})
+        await asyncio.sleep(0.01)
+        self.assertEqual(troubles, [])
 
     @in_loop
     async def test_disconnect_before(self) -> None:

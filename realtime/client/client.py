@@ -53,7 +53,7 @@ class RealtimeClient:
         if url.startswith("http"):
             url = "ws" + url.removeprefix("http")
         self.url = url
-        self._tokens = Tokens(token, get_token)
+        self._tokens = Tokens(token, get_token, connect_timeout)
         self._connect_timeout = connect_timeout
         self._ssl = ssl
         self._backoff = Backoff(min_delay, max_delay, stable_after)
@@ -132,6 +132,8 @@ class RealtimeClient:
                 lost, was_connected = await self._live(first), True
             except Lost as problem:
                 lost, was_connected = problem, False
+            except Exception as problem:  # by what was given, as a token that no header can have
+                lost, was_connected = Lost(1006, str(problem), retry=False), False
             lost = self._tokens.judge(lost)
             if was_connected or not lost.retry:
                 close = {"code": lost.code, "reason": str(lost), "willReconnect": lost.retry}
@@ -167,7 +169,7 @@ class RealtimeClient:
                 for text in self._subscribing.again(connection.welcome):
                     connection.send(text)
                 for command in self._outbox.all():
-                    _post(connection, command)
+                    connection.post(command)
                 if not first.done():
                     first.set_result(None)
                 await self._events.put("connected", connection.welcome)
@@ -197,7 +199,7 @@ class RealtimeClient:
             if not waits:
                 await self._events.put("error", error)
         elif type == "Status":
-            await self._status(data, id)
+            await self._status(data, message)
         if type != "Error" and command is not None and not command.answer.done():
             command.answer.set_result(data)
         await self._events.put(type, data)
@@ -215,8 +217,8 @@ class RealtimeClient:
                 await reader.put(publication)
         await self._events.put("Broadcast", data)
 
-    async def _status(self, data: dict[str, Any], id: object) -> None:
-        status = data.get("status")
+    async def _status(self, data: dict[str, Any], message: dict[str, Any]) -> None:
+        status, id = data.get("status"), message.get("id")
         lost: list[str] = []
         if status == "subscribed":
             lost = self._subscribing.subscribed(data["topics"])
@@ -234,7 +236,8 @@ class RealtimeClient:
         elif status == "authenticated":
             self._tokens.note(data)
         elif status == "token_expiring" and self._connection is not None:
-            self._connection.start(self._renew())
+            left = data["expires_at"] - message["timestamp"] / 1000
+            self._connection.start(self._renew(self._tokens.renew_in(left)))
         if lost:
             await self._events.put("gap", {"topics": lost})
 
@@ -265,9 +268,10 @@ class RealtimeClient:
         for text in self._subscribing.again(connection.welcome, topics):
             connection.send(text)
 
-    async def _renew(self) -> None:
+    async def _renew(self, wait: float) -> None:
         """Give the connection a new token, where there is somebody to give one."""
         try:
+            await asyncio.sleep(wait)
             token = await self._tokens.renew()
             if token is not None:
                 await self.send("Authenticate", {"token": token})
@@ -294,14 +298,17 @@ class RealtimeClient:
             return {"status": "subscribed", "topics": await self.subscribe(data.get("topics", ()))}
         if type == "Unsubscribe":
             self._leave(data.get("topics", ()))
-        return await self._command(type, data).answer
+        answer = await self._command(type, data).answer
+        if type == "Broadcast" and data.get("echo") is False:
+            self._subscribing.positions.skip(data["topic"], position_in(answer))
+        return answer
 
     def _command(self, type: str, data: dict[str, Any]) -> Command:
         if self._ended is not None:
             raise RealtimeError("CLOSED", str(self._ended))
         command = self._outbox.add(type, data)
         if self._connection is not None:
-            _post(self._connection, command)
+            self._connection.post(command)
         return command
 
     def subscribe(self, topics: str | Iterable[str]) -> Subscription:
@@ -383,13 +390,3 @@ class RealtimeClient:
         began = time.monotonic()
         await self.send("Ping")
         return time.monotonic() - began
-
-
-def _post(connection: Connection, command: Command) -> None:
-    """Send a command, unless the server would end the connection for its size."""
-    limit = connection.welcome.get("max_frame_size")
-    if isinstance(limit, int) and command.size > limit:
-        message = f"The command has {command.size} bytes, and may have {limit}"
-        refuse(command.answer, RealtimeError("TOO_LARGE", message))
-    else:
-        connection.send(command.text)

@@ -19,6 +19,7 @@ from websockets.exceptions import (
 
 from realtime.client.errors import RealtimeError
 from realtime.client.lost import Lost, is_final
+from realtime.client.outbox import Command, refuse
 
 _log = logging.getLogger("realtime.client")
 
@@ -63,13 +64,16 @@ class Connection:
         except (OSError, EOFError, InvalidHandshake) as problem:
             raise Lost(_ABNORMAL, f"cannot connect: {problem}", retry=True) from None
         try:
-            message = json.loads(await socket.recv())
+            return cls(socket, dict(json.loads(await socket.recv())["data"]))
         except ConnectionClosed as closed:
             raise _lost(closed) from None
+        except (ValueError, LookupError, TypeError):
+            await socket.close()
+            error = RealtimeError("UNAVAILABLE", f"There is another server at {url}")
+            raise Lost(_ABNORMAL, error.message, error=error, retry=True) from None
         except BaseException:
             await socket.close()
             raise
-        return cls(socket, message["data"])
 
     async def __aenter__(self) -> Connection:
         self.start(self._write())
@@ -85,6 +89,15 @@ class Connection:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def post(self, command: Command) -> None:
+        """Send a command, unless the server would end the connection for its size."""
+        limit = self.welcome.get("max_frame_size")
+        if isinstance(limit, int) and command.size > limit:
+            message = f"The command has {command.size} bytes, and may have {limit}"
+            refuse(command.answer, RealtimeError("TOO_LARGE", message))
+        else:
+            self.send(command.text)
 
     def send(self, text: str) -> None:
         """Send a message, in order."""

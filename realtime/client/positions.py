@@ -61,6 +61,12 @@ class Positions:
         self.set(topic, position)
         return True
 
+    def skip(self, topic: str, position: Position | None) -> None:
+        """Take in one's own publication that does not come back, if it is what comes next."""
+        known = self._subscribed.get(topic)
+        if known is not None and position == Position(known.offset + 1, known.epoch):
+            self._subscribed[topic] = position
+
     def set(self, topic: str, position: Position) -> None:
         """Take in where a topic is now."""
         if topic in self._subscribed:

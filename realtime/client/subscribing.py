@@ -120,7 +120,8 @@ class Subscribing:
             if problem is None and not taken.issuperset(topics):
                 problem = RealtimeError("UNAVAILABLE", "Not all topics could be subscribed to")
         if problem is None:
-            answer.set_result(reply.result()["topics"])
+            if not answer.done():
+                answer.set_result(reply.result()["topics"])
             return
         if problem.code != "TIMEOUT":
             for topic in new:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
@@ -14,28 +16,43 @@ from realtime.errors import CloseCode
 TokenSource: TypeAlias = Callable[[], Awaitable[str] | str]
 
 _REFUSED = frozenset({"INVALID_TOKEN", "TOKEN_EXPIRED"})
+_TOKEN = re.compile(r"[!-~]+")
 # Seconds before its expiry from which on a token is not used to connect with.
 _MARGIN = 10
+# Seconds between two renewals, where tokens live long enough for it.
+_APART = 10.0
 
 
 class Tokens:
-    """A fixed token, or those that a function of the user's gives."""
+    """A fixed token, or those that a function of the user's gives within `timeout` seconds."""
 
-    def __init__(self, token: str | None, source: TokenSource | None) -> None:
+    def __init__(
+        self, token: str | None, source: TokenSource | None, timeout: float = 10.0
+    ) -> None:
         if token is None and source is None:
             raise ValueError("a client needs a token, or get_token")
         self._token = token
         self._source = source
+        self._timeout = timeout
+        self._asked = float("-inf")
         self._expires_at = float("inf")
         self._is_new = False
 
     async def get(self) -> str:
-        """The token to connect with. Raises `Lost` where the user's function fails."""
+        """The token to connect with. Raises `Lost` where there is none."""
         self._is_new = False
         if self._token is None or (self._source and time.time() > self._expires_at - _MARGIN):
             self._token = await self._ask()
             self._is_new = True
+        if _TOKEN.fullmatch(str(self._token)) is None:
+            error = RealtimeError("INVALID_TOKEN", "A token is ASCII without blanks")
+            raise Lost(1006, error.message, error=error, retry=False)
         return self._token
+
+    def renew_in(self, left: float) -> float:
+        """Seconds to wait before the renewal of a token that has so many `left`."""
+        apart = min(_APART, left / 2)
+        return max(0.0, apart - (time.monotonic() - self._asked))
 
     async def renew(self) -> str | None:
         """Another token for a connection whose own expires soon; None where there is none."""
@@ -61,10 +78,12 @@ class Tokens:
 
     async def _ask(self) -> str:
         assert self._source is not None  # noqa: S101
+        self._asked = time.monotonic()
         try:
             token = self._source()
             if inspect.isawaitable(token):
-                token = await token
+                async with asyncio.timeout(self._timeout):
+                    token = await token
         except Exception as problem:
             error = RealtimeError("NO_TOKEN", f"get_token failed: {problem!r}")
             raise Lost(1006, str(error), error=error, retry=True) from problem

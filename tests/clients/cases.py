@@ -250,6 +250,19 @@ class TransportCases(SynchronousTestCase):
         publisher.ask("broadcast", topic="short.a", payload="next")
         self.assertEqual(driver.until_payloads(2), ["kept", "next"])
 
+    def test_without_echo(self) -> None:
+        """What is not to come back does not do so by a recovery."""
+        server = self.serve()
+        proxy = Proxy(self, server.port)
+        driver = self.client(proxy.ws_url, self.token(server))
+        driver.ask("connect")
+        driver.ask("subscribe", topics=["room.a"])
+        driver.ask("broadcast", topic="room.a", payload="own", echo=False)
+        proxy.cut()
+        driver.until("connected", 2)
+        driver.ask("broadcast", topic="room.a", payload="echoed")
+        self.assertEqual(driver.until_payloads(1), ["echoed"])
+
     # -- tokens and ends -----------------------------------------------------------------------
 
     def test_fixed_token_expires(self) -> None:

@@ -82,8 +82,8 @@ class Driver:
     async def do_unsubscribe(self, topics: list[str]) -> None:
         await self.client.unsubscribe(topics)
 
-    async def do_broadcast(self, topic: str, payload: Any) -> Any:
-        return await self.client.broadcast(topic, payload)
+    async def do_broadcast(self, topic: str, payload: Any, echo: bool = True) -> Any:
+        return await self.client.broadcast(topic, payload, echo=echo)
 
     async def do_direct(self, user: str, payload: Any) -> Any:
         return await self.client.send_direct_message(user, payload)
