@@ -274,7 +274,7 @@ class PatternTests(TestCase):
 
         pairs: list[tuple[str, str]] = []
 
-        @settings(max_examples=300, deadline=None)
+        @settings(max_examples=300)
         @given(small_patterns, small_topics)
         def collect(pattern: str, topic: str) -> None:
             if matches(pattern, topic):

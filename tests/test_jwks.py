@@ -137,7 +137,7 @@ class ReadingTests(SynchronousTestCase):
             self.assertRaises(BadKeys, read_jwks, text)
         self.assertRaises(BadKeys, read_jwks, b'{"keys":' + b"[" * 60000)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.binary(max_size=200)
         | st.lists(

@@ -320,5 +320,5 @@ class ModelTests(SynchronousTestCase):
     def test_nothing_lost_repeated_or_reordered(self) -> None:
         """Whatever clients do in whatever order, each gets exactly what it is owed."""
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=300, stateful_step_count=50, deadline=None)
+            Machine, settings=settings(max_examples=300, stateful_step_count=50)
         )

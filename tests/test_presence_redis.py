@@ -275,7 +275,7 @@ class SeveralNodesTests(RedisPresenceTestCase):
         """Let Hypothesis choose the acts, which are played afterwards."""
         plays: list[list[tuple[int, int, int]]] = []
 
-        @settings(max_examples=25, deadline=None)
+        @settings(max_examples=25)
         @given(st.lists(ACTS, max_size=25))
         def choose(play: list[tuple[int, int, int]]) -> None:
             plays.append(play)

@@ -138,7 +138,7 @@ class ChannelsStateTests(SynchronousTestCase):
         """In any order of turns, links and answers, what is wanted is heard."""
         run_state_machine_as_test(
             ChannelsMachine,
-            settings=settings(max_examples=150, stateful_step_count=40, deadline=None),
+            settings=settings(max_examples=150, stateful_step_count=40),
         )
 
 

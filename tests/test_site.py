@@ -335,7 +335,7 @@ class DoorTests(SynchronousTestCase):
         self.assertEqual(len(self.node.deadlines), 0)
         return self.websocket.received, self.http.received
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(
         st.sampled_from([b"GET /ws ", b"GET /ws?", b"GET /ws", b"GET /", b"", b"get /ws "]),
         st.binary(max_size=20),

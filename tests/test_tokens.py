@@ -251,13 +251,13 @@ class ForgeryTests(Case):
         for part in token.split("."):
             self.assertNotIn(part, repr(error) + str(error.details))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text() | st.from_regex(r"[\w-]*\.[\w-]*\.[\w-]*", fullmatch=True))
     def test_any_text(self, text: str) -> None:
         """Any text is INVALID_TOKEN."""
         self.assertRaises(InvalidToken, make_tokens(lambda: START).verify_access, text)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.binary(max_size=200)
         | st.dictionaries(

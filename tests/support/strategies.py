@@ -5,12 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 
-from hypothesis import settings
 from hypothesis import strategies as st
-
-# A shared machine may stall any example: how long one takes says nothing.
-settings.register_profile("realtime", deadline=None)
-settings.load_profile("realtime")
 
 INVISIBLE = "\u200b\u2060\ufeff"
 
