@@ -40,6 +40,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse.text,
     ),
     Option(
+        "metrics-port",
+        "PORT",
+        0,
+        "Port for /metrics and /health beside the other, without TLS; of several workers each has "
+        "the next one. 0: none.",
+        parse.integer(0, 65535),
+    ),
+    Option(
         "tls-cert",
         "FILE",
         None,

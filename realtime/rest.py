@@ -206,6 +206,22 @@ def _document(document: dict[str, Any]) -> Callable[[IRequest], bytes]:
     return serve
 
 
+class Watched(Resource):
+    """Of the root resource `whole` what operators watch: metrics and health."""
+
+    isLeaf = True
+
+    def __init__(self, whole: IResource) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def render(self, request: IRequest) -> Any:
+        """Answer, or say that there is nothing."""
+        if request.path.split(b"/")[1:2] in ([b"health"], [b"metrics"]):
+            return self._whole.render(request)
+        return answer_error(request, NotFound("There is nothing at this path of this port"))
+
+
 class _Frame(Resource):
     """The root resource: what all answers have in common, errors above all."""
 

@@ -45,7 +45,7 @@ from realtime.outgoing import make_outgoing
 from realtime.parts import Around, MemoryParts, Parts, RedisParts
 from realtime.process import allow_files, take_signals
 from realtime.reload import Reloading
-from realtime.rest import RestApi, ServerInfo
+from realtime.rest import RestApi, ServerInfo, Watched
 from realtime.rest_console import Console
 from realtime.rules import Rules
 from realtime.samples import Samples
@@ -199,9 +199,13 @@ class RealtimeService(Service):
             console=Console(self._samples, tracing),
             audit=audit,
         )
-        self._http = HttpSite(
-            api.resource, reactor, limits=http_limits(settings), origins=origins, counters=counters
-        )
+        bounds: dict[str, Any] = {
+            "limits": http_limits(settings),
+            "origins": origins,
+            "counters": counters,
+        }
+        self._http = HttpSite(api.resource, reactor, **bounds)
+        self._watched = HttpSite(Watched(api.resource), reactor, **bounds)
         site = Site(self.node, websocket, self._http)
         self._doors = site.doors
         self._site: Any = site
@@ -221,8 +225,9 @@ class RealtimeService(Service):
         self._reclaimer = Reclaimer()
         self._ticks = LoopingCall(self._tick)
         self._ticks.clock = reactor
-        self._socket: socket.socket | None = None
-        self._port: Any = None
+        # What listens, and for whom: first as sockets, then as ports of the reactor.
+        self._sockets: list[tuple[socket.socket, Any]] = []
+        self._ports: list[Any] = []
         self._starting: Deferred[None] | None = None
         self._drain: Drain | None = None
         self._hurried = False
@@ -262,26 +267,28 @@ class RealtimeService(Service):
 
     def bind(self) -> None:
         """Take the port; clients may connect, and wait. Raises `ConfigurationError`."""
-        unix = self._settings.unix
-        self._socket = inherited()
-        if self._socket is None and unix is not None:
-            self._socket = listen_unix(unix)
-            self._made = unix
-        self._socket = self._socket or listen(self._settings.host, self._settings.port)
-        self.port = 0 if unix is not None else self._socket.getsockname()[1]
+        settings = self._settings
+        main = inherited()
+        if main is None and settings.unix is not None:
+            main = listen_unix(settings.unix)
+            self._made = settings.unix
+        main = main or listen(settings.host, settings.port)
+        self.port = 0 if settings.unix is not None else main.getsockname()[1]
+        self._sockets.append((main, self._site))
+        if settings.metrics_port:
+            watched = listen(settings.host, settings.metrics_port)
+            self._sockets.append((watched, self._watched))
 
     def startService(self) -> None:
         """Open the stores, then serve."""
         super().startService()
-        if self._socket is None:
+        if not self._sockets:
             self.bind()
         allow_files(self._settings.max_connections + SPARE_FILES)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._give_up)
 
     async def _start(self) -> None:
-        listening = self._socket
-        assert listening is not None  # noqa: S101
         await self._stores.database.open()
         await self._parts.connect()
         await self._credentials.start()
@@ -292,8 +299,10 @@ class RealtimeService(Service):
         if not self.running:
             return
         self._ticks.start(1.0)
-        self._port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, self._site)
-        listening.close()
+        for listening, factory in self._sockets:
+            port = self._reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
+            self._ports.append(port)
+            listening.close()
         if self._settings.unix is not None:
             protect(self._settings.unix)
         # What start-up has made stays; the collector need not look at it again.
@@ -321,21 +330,19 @@ class RealtimeService(Service):
     async def _stop(self) -> None:
         if self._starting is not None:
             await self._starting
-        if self._port is not None:
+        if self._ports:
             # Still listening: who asks is told that there are other nodes to go to.
             self.node.drain()
             if not self._hurried:
                 self._drain = Drain(self.node, self._reactor, self._settings.drain_seconds)
                 await self._drain.start()
-            port, self._port = self._port, None
-            await port.stopListening()
+            await gatherResults([port.stopListening() for port in self._ports])
             if self._made is not None:
                 remove(self._made)
-        elif self._socket is not None:
-            self._socket.close()
-        ended = gatherResults(
-            [close_all(self.node, CloseCode.SERVICE_RESTART), self._http.close_all()]
-        )
+        for listening, _ in self._sockets:
+            listening.close()
+        restarted = close_all(self.node, CloseCode.SERVICE_RESTART)
+        ended = gatherResults([restarted, self._http.close_all(), self._watched.close_all()])
         ended.addTimeout(self._settings.shutdown_timeout, self._reactor)
         ended.addErrback(lambda _: None)  # the process's end will close what is left
         await ended

@@ -40,6 +40,7 @@ class Settings:
     port: int
     state: str
     unix: str | None
+    metrics_port: int
     tls_cert: str | None
     tls_key: str | None
     max_connections: int
@@ -203,6 +204,10 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("--hook-url and --hook go together")
     if settings.secret is not None and settings.secret_file is not None:
         raise ConfigurationError("--secret and --secret-file: only one of them can be the secret")
+    if settings.metrics_port + settings.workers > 65536:
+        raise ConfigurationError(
+            f"--metrics-port {settings.metrics_port}: there is no port for each worker"
+        )
     if settings.workers > 1 and not settings.redis:
         raise ConfigurationError(f"--workers {settings.workers} needs --redis")
     if settings.workers > 1 and settings.webhook_url and settings.webhook_queue == "disk":

@@ -156,6 +156,8 @@ class Workers(Service):
             *(sys.executable, "-m", "realtime.worker", str(os.getpid())),
             *("--nodaemon", "--pidfile=", "realtime", *self._arguments, "--workers=1"),
         )
+        if self._settings.metrics_port:
+            command += (f"--metrics-port={self._settings.metrics_port + index}",)
         self._reactor.spawnProcess(
             worker,
             command[0],

@@ -247,6 +247,7 @@ class RedisTests(SynchronousTestCase):
             ({"redis": ["redis://:secret@h/1", "redis://h/2"]}, "--redis names one server twice"),
             ({"workers": "2"}, "--workers 2 needs --redis"),
             ({"workers": "0"}, "--workers"),
+            ({"metrics-port": "65535", "workers": "2"}, "--metrics-port 65535"),
             ({"redis-prefix": "a b"}, "--redis-prefix"),
         ):
             error = self.assertRaises(ConfigurationError, read_settings, flags, {})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import signal
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,35 @@ from websockets.sync.client import ClientConnection, connect
 
 from realtime.workers import LONGEST_PAUSE, pause
 from tests.support.redis import new_prefix, shared_redis
-from tests.support.server import Server, run, wait_until
+from tests.support.server import Server, free_port, run, wait_until
 
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_ports(number: int) -> int:
+    """The first of some ports in a row that were free a moment ago."""
+    while True:
+        first = free_port()
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + number):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Read a path; answer status and text."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", path, headers={"Accept": "text/plain"})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
 
 
 def lives(pid: int) -> bool:
@@ -79,6 +105,27 @@ class WorkersTests(SynchronousTestCase):
                 self.assertEqual(json.loads(client.recv(10))["data"]["payload"], "x")
             for client in clients:
                 self.assertEqual(json.loads(self.ask(client, "Ping"))["type"], "Pong")
+
+    def test_metrics(self) -> None:
+        """On ports of their own workers tell each its metrics and health, and nothing else."""
+        first = free_ports(2)
+        server = self.start(f"--metrics-port={first}")
+        with ExitStack() as stack:
+            for _ in range(12):
+                self.connect(server, stack)
+            counts = []
+            for port in (first, first + 1):
+                status, text = get(port, "/metrics")
+                (count,) = re.findall(r"^realtime_active_connections (\d+)", text, re.M)
+                counts.append(int(count))
+                health = json.loads(get(port, "/health/ready")[1])
+                self.assertEqual((status, health["active_connections"]), (200, int(count)))
+                for path in ("/info", "/", "/ws", "/metrics/", "*"):
+                    status, text = get(port, path)
+                    self.assertEqual(status, 404, path)
+                    self.assertEqual(json.loads(text)["error"]["code"], "NOT_FOUND")
+            self.assertEqual(sum(counts), 12)
+            self.assertNotIn(0, counts)
 
     def ask(self, client: ClientConnection, type: str) -> str:
         """Send a command; answer what comes next."""
