@@ -298,7 +298,7 @@ class FailureTests(TestCase):
         self.addCleanup(self.server.remove)
         self.server.start()
         prefix = new_prefix()
-        self.redis = [await connect(self, self.server, patience=0.5) for _ in range(2)]
+        self.redis = [await connect(self, self.server) for _ in range(2)]
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
         self.here = Made(self.redis[:1], prefix, self.clock).start()

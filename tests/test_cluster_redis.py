@@ -56,7 +56,7 @@ class ClusterTestCase(TestCase):
 
     async def make(self, name: str) -> Node:
         """Make a node."""
-        links = [await connect(self, server, patience=0.5) for server in self.servers()]
+        links = [await connect(self, server) for server in self.servers()]
         node = Node(name, links, self.prefix, self.clock)
         await node.cluster.open()
         return node

@@ -335,7 +335,7 @@ class LossTests(RedisPresenceTestCase):
         self.server.start()
         await self.set_up()
         for _ in range(2):
-            await self.add_node(patience=0.5)
+            await self.add_node()
 
     def servers(self) -> list[RedisServer]:
         """It."""

@@ -104,7 +104,7 @@ class LoginTests(TestCase):
         server.start()
         redis = Redis(read_redis_url(f"redis://:wrong@127.0.0.1:{server.port}"), reactor)
         with self.assertRaises(Unavailable) as caught:
-            await redis.start(patience=0.5)
+            await redis.start(patience=3.0)
         self.assertIn("WRONGPASS", str(caught.exception))
         self.assertNotIn("wrong@", str(caught.exception))
 
@@ -124,7 +124,7 @@ class LoginTests(TestCase):
         self.addCleanup(server.remove)
         redis = Redis(read_redis_url(server.url), reactor)
         with self.assertRaises(Unavailable) as caught:
-            await redis.start(patience=1.5)
+            await redis.start(patience=3.0)
         self.assertIn("refused", str(caught.exception))
 
     async def test_unix_socket(self) -> None:
@@ -177,7 +177,7 @@ class TlsTests(TestCase):
         """Connect, and use both links."""
         redis = Redis(read_redis_url(f"rediss://localhost:{self.port}{query}"), reactor)
         self.addCleanup(lambda: Deferred.fromCoroutine(redis.stop()))
-        await redis.start(patience=2)
+        await redis.start(patience=3.0)
         heard: Deferred[bytes] = Deferred()
         await redis.subscribe(b"a", lambda channel, message: heard.callback(message))
         await redis.command("PUBLISH", "a", "x")
@@ -354,7 +354,7 @@ class LossTests(TestCase):
 
     async def test_silent(self) -> None:
         """A server that does not answer is given up; when it goes on, all is as before."""
-        redis = await connect(self, self.server, patience=0.2)
+        redis = await connect(self, self.server, patience=1.0)
         seen = await self.subscribed(redis)
         down, up = told(redis.when_down), told(redis.when_up)
         self.server.pause()
@@ -367,7 +367,7 @@ class LossTests(TestCase):
 
     async def test_silent_while_idle(self) -> None:
         """That a server has gone silent is noticed though nothing is asked of it."""
-        redis = await connect(self, self.server, patience=0.2)
+        redis = await connect(self, self.server, patience=1.0)
         down, up = told(redis.when_down), told(redis.when_up)
         self.server.pause()
         await down
@@ -410,5 +410,5 @@ class SentinelTests(TestCase):
             read_redis_url(f"redis+sentinel://127.0.0.1:{sentinel.port}/other"), reactor
         )
         with self.assertRaises(Unavailable) as caught:
-            await unknown.start(patience=0.5)
+            await unknown.start(patience=3.0)
         self.assertIn("no sentinel knows of other", str(caught.exception))
