@@ -54,9 +54,9 @@ class RedisPresenceTestCase(TestCase):
         assert isinstance(found, bytes)
         self.messages.append((topic, found))
 
-    async def add_node(self, grace: int = GRACE, **options: Any) -> RedisPresence:
+    async def add_node(self, grace: int = GRACE) -> RedisPresence:
         """Add a node with connections of its own."""
-        links = [await connect(self, server, **options) for server in self.servers()]
+        links = [await connect(self, server) for server in self.servers()]
         presence = RedisPresence(
             Ring(links), self.keys, f"node{len(self.nodes)}", self.wheel, self.clock, grace=grace
         )

@@ -158,7 +158,7 @@ class ProcessTests(SynchronousTestCase):
             server.ws_url, additional_headers={"Authorization": f"Bearer {token}"}, **options
         )
         self.addCleanup(client.close)
-        self.assertEqual(json.loads(client.recv(10))["data"]["status"], "connected")
+        self.assertEqual(json.loads(client.recv(30))["data"]["status"], "connected")
         return client
 
     def token(self, name: str, *options: str) -> str:
@@ -283,7 +283,7 @@ class ProcessTests(SynchronousTestCase):
         client = self.connect(server, login["access_token"], origin="https://a.example")
         self.assertEqual(status(login["access_token"]), 503)
         client.send(json.dumps({"type": "Subscribe", "id": 1, "data": {"topics": ["a", "b"]}}))
-        first = json.loads(client.recv(10))
+        first = json.loads(client.recv(30))
         self.assertEqual(first["type"], "Error")
         broadcast = {"type": "Broadcast", "id": 2, "data": {"topic": "a", "payload": "x" * 3000}}
         client.send(json.dumps(broadcast))
@@ -308,7 +308,7 @@ class ProcessTests(SynchronousTestCase):
         self.user("enable", "bob")
         server.login("bob", "correct horse")
         stays.send('{"type": "Ping", "id": 1, "data": {}}')
-        self.assertEqual(json.loads(stays.recv(10))["type"], "Pong")
+        self.assertEqual(json.loads(stays.recv(30))["type"], "Pong")
 
     # -- stopping ----------------------------------------------------------------------------
 
@@ -349,7 +349,7 @@ class ProcessTests(SynchronousTestCase):
             deaf.sendall(request.encode())
             wait_until(lambda: server.request("GET", "/health")[2]["active_connections"] == 1)
             os.kill(server.pid, signal.SIGTERM)
-            deaf.settimeout(10)
+            deaf.settimeout(30)
             while b"\x03\xf4" not in deaf.recv(65536):  # 1012: it is stopping now.
                 pass
             self.stop(server)
@@ -360,7 +360,7 @@ class ProcessTests(SynchronousTestCase):
         server = self.serve()
         token = self.token("admin")
         with connect(server.token_url(token)) as client:
-            client.recv(10)
+            client.recv(30)
         server.request("GET", f"/health?token={token}")
         body = {"username": "admin", "password": "correct horse battery"}
         server.request("POST", "/sessions", body)

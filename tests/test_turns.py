@@ -149,7 +149,7 @@ class TurnsTests(SynchronousTestCase):
             sorted(map(str, self.events)), ["<class 'ZeroDivisionError'>", "b'bad'", "b'good'"]
         )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual(bad.recv(10), b"")
+        self.assertEqual(bad.recv(30), b"")
         good.sendall(b"more")
         self.turn()
         self.assertEqual(self.events[-1], b"more")
@@ -176,7 +176,7 @@ class TurnsTests(SynchronousTestCase):
         sock.shutdown(socket.SHUT_WR)
         self.turn(3)
         self.assertEqual(self.events, [ConnectionDone])
-        self.assertEqual(sock.recv(10), b"")
+        self.assertEqual(sock.recv(30), b"")
 
     def test_ended_by_another(self) -> None:
         """One whom another ends or holds in the same turn is not read in it."""

@@ -114,10 +114,10 @@ class AuditTests(SynchronousTestCase):
         self.assertEqual(self.ask(server, admin, "POST", "/users/alice/messages", message), 200)
         client = connect(server.ws_url, additional_headers={"Authorization": f"Bearer {user}"})
         self.addCleanup(client.close)
-        connection = json.loads(client.recv(10))["data"]["connection_id"]
+        connection = json.loads(client.recv(30))["data"]["connection_id"]
         for token in (forged, admin):
             client.send(json.dumps({"type": "Authenticate", "id": "1", "data": {"token": token}}))
-            self.assertEqual(json.loads(client.recv(10))["type"], "Error")
+            self.assertEqual(json.loads(client.recv(30))["type"], "Error")
         self.assertEqual(self.ask(server, admin, "DELETE", f"/connections/{connection}"), 204)
         self.assertEqual(self.ask(server, admin, "DELETE", "/users/alice/connections"), 200)
         self.assertEqual(self.ask(server, admin, "DELETE", "/topics/chat.a/history"), 204)

@@ -38,7 +38,7 @@ class CompressionTests(SynchronousTestCase):
         client = connect(self.url, compression=compression)  # type: ignore[arg-type]
         self.addCleanup(client.close)
         self.say(client, "Subscribe", topics=["a"])
-        while json.loads(client.recv(10))["data"]["status"] != "subscribed":
+        while json.loads(client.recv(30))["data"]["status"] != "subscribed":
             pass
         return client
 
@@ -55,7 +55,7 @@ class CompressionTests(SynchronousTestCase):
         for number, payload in enumerate(payloads):
             self.say(clients[number % 3], "Broadcast", topic="a", payload=payload)
             for client in clients:
-                self.assertEqual(json.loads(client.recv(10))["data"]["payload"], payload)
+                self.assertEqual(json.loads(client.recv(30))["data"]["payload"], payload)
         clients[0].ping().wait(10)
 
     def test_bomb(self) -> None:

@@ -25,9 +25,9 @@ class DrainTests(SynchronousTestCase):
         clients = [connect(server.token_url(token)) for _ in range(100)]
         for client in clients:
             self.addCleanup(client.close)
-            client.recv(10)
+            client.recv(30)
         os.kill(server.pid, signal.SIGTERM)
-        self.assertEqual(json.loads(clients[-1].recv(10))["data"], {"status": "draining"})
+        self.assertEqual(json.loads(clients[-1].recv(30))["data"], {"status": "draining"})
         for path, status in (("/health", 503), ("/health/ready", 503), ("/health/live", 200)):
             self.assertEqual(server.request("GET", path)[0], status)
         self.assertEqual(server.request("GET", "/health")[2]["reason"], "Draining")
@@ -35,11 +35,11 @@ class DrainTests(SynchronousTestCase):
             connect(server.token_url(token))
         self.assertEqual(refused.exception.response.status_code, 503)
         clients[-1].send('{"type": "Ping"}')
-        self.assertEqual(json.loads(clients[-1].recv(10))["type"], "Pong")
+        self.assertEqual(json.loads(clients[-1].recv(30))["type"], "Pong")
         # A second one is a hurry.
         os.kill(server.pid, signal.SIGTERM)
         with self.assertRaises(ConnectionClosed) as closed:
-            clients[-1].recv(10)
+            clients[-1].recv(30)
         assert closed.exception.rcvd is not None
         self.assertEqual(closed.exception.rcvd.code, 1012)
         self.assertEqual(server.wait(), 0)

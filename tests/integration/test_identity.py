@@ -50,7 +50,7 @@ class Case(SynchronousTestCase):
         """Connect, up to the welcome."""
         client = connect(server.ws_url, additional_headers={"Authorization": f"Bearer {token}"})
         self.addCleanup(client.close)
-        self.assertIn("connected", str(client.recv(10)))
+        self.assertIn("connected", str(client.recv(30)))
         return client
 
     def accepts(self, server: Server, token: str) -> bool:
@@ -69,7 +69,7 @@ class Case(SynchronousTestCase):
     def answers(self, client: ClientConnection) -> bool:
         """Whether a connection lives."""
         client.send(json.dumps({"type": "Ping", "data": {}}))
-        return "Pong" in str(client.recv(10))
+        return "Pong" in str(client.recv(30))
 
 
 class RotationTests(Case):

@@ -103,9 +103,9 @@ class NginxTests(SynchronousTestCase):
         url = f"wss://localhost:{self.port}/ws?token={token}"
         for _ in range(4):
             with connect(url, ssl=self.tls) as client:
-                self.assertEqual(json.loads(client.recv(10))["data"]["status"], "connected")
+                self.assertEqual(json.loads(client.recv(30))["data"]["status"], "connected")
                 client.send('{"type": "Ping"}')
-                self.assertEqual(json.loads(client.recv(10))["type"], "Pong")
+                self.assertEqual(json.loads(client.recv(30))["type"], "Pong")
         self.assertNotIn(token, (self.folder / "access").read_text())
 
 

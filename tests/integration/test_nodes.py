@@ -312,7 +312,7 @@ class FailureTests(NodesTestCase):
         three = self.client(0, self.bob)
         redis.start()
         for server in self.servers:
-            wait_until(lambda server=server: server.request("GET", "/health")[0] == 200, 20)
+            wait_until(lambda server=server: server.request("GET", "/health")[0] == 200, 30)
         two.ask("Broadcast", topic="plain", payload=3)
         ack = two.ask("Broadcast", topic="room.1", payload=4)
         self.assertEqual(ack["data"]["offset"], 2)

@@ -57,7 +57,7 @@ class RestTests(SynchronousTestCase):
         self.assertEqual(found["status"], healthy["status"])
         token = self.server.login("admin", self.server.admin_password)["access_token"]
         with connect(self.server.token_url(token)) as client:
-            client.recv(10)
+            client.recv(30)
             found = self.same(self.server.request("GET", "/health"), 503, full)
         self.assertEqual(found, full | {"active_connections": 1, "max_connections": 1})
 

@@ -74,7 +74,7 @@ class RestartTests(SynchronousTestCase):
 
     async def welcome(self, server: Server, token: str) -> None:
         """Connect, and expect the welcome."""
-        async with asyncio.timeout(20), connect(server.token_url(token)) as client:
+        async with asyncio.timeout(30), connect(server.token_url(token)) as client:
             self.assertIn('"connected"', await client.recv())
 
     def test_killed(self) -> None:

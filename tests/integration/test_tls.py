@@ -37,7 +37,7 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to the path that stands as the host."""
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(30)
         self.sock.connect(self.host)
 
 
@@ -68,7 +68,7 @@ class ListeningTestCase(SynchronousTestCase):
     def say(self, client: ClientConnection, type: str, **data: Any) -> dict[str, Any]:
         """Send a command, and read its answer."""
         client.send(json.dumps({"type": type, "data": data, "id": "1"}))
-        while (message := json.loads(client.recv(10))).get("id") != "1":
+        while (message := json.loads(client.recv(30))).get("id") != "1":
             pass
         answer: dict[str, Any] = message
         return answer

@@ -80,9 +80,9 @@ class WorkersTests(SynchronousTestCase):
     def connect(self, server: Server, stack: ExitStack) -> ClientConnection:
         """Connect, and subscribe to a topic."""
         client = stack.enter_context(connect(server.token_url(self.token)))
-        client.recv(10)
+        client.recv(30)
         client.send(json.dumps({"type": "Subscribe", "data": {"topics": ["t"]}}))
-        self.assertEqual(json.loads(client.recv(10))["data"]["status"], "subscribed")
+        self.assertEqual(json.loads(client.recv(30))["data"]["status"], "subscribed")
         return client
 
     def test_one_service(self) -> None:
@@ -102,7 +102,7 @@ class WorkersTests(SynchronousTestCase):
                 json.dumps({"type": "Broadcast", "data": {"topic": "t", "payload": "x"}})
             )
             for client in clients:
-                self.assertEqual(json.loads(client.recv(10))["data"]["payload"], "x")
+                self.assertEqual(json.loads(client.recv(30))["data"]["payload"], "x")
             for client in clients:
                 self.assertEqual(json.loads(self.ask(client, "Ping"))["type"], "Pong")
 
@@ -130,7 +130,7 @@ class WorkersTests(SynchronousTestCase):
     def ask(self, client: ClientConnection, type: str) -> str:
         """Send a command; answer what comes next."""
         client.send(json.dumps({"type": type}))
-        return str(client.recv(10))
+        return str(client.recv(30))
 
     def test_killed_worker(self) -> None:
         """A worker that dies is started again, and connections meanwhile wait for it."""
@@ -152,9 +152,9 @@ class WorkersTests(SynchronousTestCase):
             clients = [self.connect(server, stack) for _ in range(8)]
             os.kill(server.pid, signal.SIGTERM)
             for client in clients:
-                self.assertEqual(json.loads(client.recv(10))["data"], {"status": "draining"})
+                self.assertEqual(json.loads(client.recv(30))["data"], {"status": "draining"})
                 with self.assertRaises(ConnectionClosed) as caught:
-                    client.recv(10)
+                    client.recv(30)
                 assert caught.exception.rcvd is not None
                 self.assertEqual(caught.exception.rcvd.code, 1012)
         self.assertEqual(server.stop(), 0)

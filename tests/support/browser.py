@@ -25,7 +25,7 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const frames = [];
   const open = async (options = {}) => {
     const page = await (await browser.newContext(options)).newPage();
-    page.setDefaultTimeout(20000);
+    page.setDefaultTimeout(60000);
     page.on('console', (message) => logs.push(message.text()));
     page.on('websocket', (socket) => {
       socket.on('framereceived', ({payload}) => frames.push(String(payload)));
@@ -34,7 +34,7 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
     return page;
   };
   const until = async (test) => {
-    for (const end = Date.now() + 20000; !(await test());) {
+    for (const end = Date.now() + 60000; !(await test());) {
       if (Date.now() > end) throw new Error('waited in vain for ' + test + '; ' + logs.join('; '));
       await wait(20);
     }

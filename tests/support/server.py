@@ -145,7 +145,7 @@ class Server:
         status = 0
         if process is not None:
             try:
-                status = process.wait(timeout=15)
+                status = process.wait(timeout=30)
             finally:
                 process.kill()
                 process.wait()
@@ -164,7 +164,7 @@ class Server:
         self, method: str, path: str, body: Any = None, **headers: str
     ) -> tuple[int, dict[str, str], Any]:
         """Send one HTTP request; answer status, headers and the body, decoded if JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         content = None
         if body is not None:
             content = json.dumps(body)
@@ -230,7 +230,7 @@ def free_port() -> int:
     return port
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
+def wait_until(condition: Any, seconds: float = 30.0) -> None:
     """Return when `condition()` is true; fail when that takes too long."""
     end = time.monotonic() + seconds
     while not condition():

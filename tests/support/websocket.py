@@ -46,7 +46,7 @@ from tests.support.peers import START, identity_of
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 # Seconds of real time after which a test has waited too long.
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 Text = str | bytes | dict[str, Any]
 
