@@ -43,7 +43,8 @@ class TurnsTests(SynchronousTestCase):
     """`LeanTurns` on a reactor of its own."""
 
     def setUp(self) -> None:
-        """Serve on a port."""
+        """Serve on a port, in turns that are never too short for all."""
+        self.patch(turns, "_MAX_SECONDS", 60.0)
         self.reactor = EPollReactor()
         self.addCleanup(dispose, self.reactor)
         self.call_soon = call_soon_of(self.reactor)

@@ -28,7 +28,7 @@ OPTIONS = (
     *("--head-timeout=2", "--body-timeout=2", "--max-head-size=4096", "--max-body-size=1024"),
     *("--max-frame-size=65536", "--max-queue-bytes=65536", "--max-subscriptions=2"),
     *("--max-topics=3", "--message-rate=20", "--message-burst=20", "--byte-rate=0"),
-    *("--heartbeat-interval=1", "--client-timeout=2", "--login-rate=0.01", "--login-burst=2"),
+    *("--login-rate=0.01", "--login-burst=2"),
     *("--history-bytes=65536", "--webhook-queue-size=1"),
 )
 # What some are reached with beside these, in which others would come first.
@@ -37,6 +37,7 @@ MORE = {
     "max-connections-per-address": ("--max-connections-per-user=0", "--max-connections=10"),
     "max-queue-bytes": ("--message-rate=10000", "--message-burst=10000"),
     "byte-rate": ("--byte-rate=1000",),
+    "client-timeout": ("--heartbeat-interval=1", "--client-timeout=2"),
     "history-bytes": ("--message-rate=10000", "--message-burst=10000"),
 }
 
