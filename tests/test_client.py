@@ -171,6 +171,20 @@ class SubscribingTests(SynchronousTestCase):
         self.assertEqual(self.subscribing.settle(command["id"], [], bad), [])
         self.assertEqual(self.again(), [])
 
+    @in_loop
+    async def test_taken_after_all(self) -> None:
+        """What was refused on a former connection counts no more once it is taken."""
+        self.positions.add("a")
+        self.again()
+        self.subscribing.refused(RealtimeError("FORBIDDEN", "no", {"topic": "a"}))
+        self.positions.add("a")
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[dict[str, Any]] = loop.create_future()
+        answer: asyncio.Future[list[dict[str, Any]]] = loop.create_future()
+        reply.set_result({"topics": [{"topic": "a"}]})
+        self.subscribing.answered(["a"], ["a"], reply, answer)
+        self.assertEqual(await answer, [{"topic": "a"}])
+
     def test_lost(self) -> None:
         """Statuses move positions, and tell what is lost."""
         self.positions.add("a")
@@ -280,6 +294,33 @@ class EventsTests(SynchronousTestCase):
             await events.drain(0.01)
         await asyncio.sleep(0.01)
         self.assertEqual(len(asyncio.all_tasks()), 1)
+
+    @in_loop
+    async def test_no_room(self) -> None:
+        """Where there is no room for the last event, drain ends all the same, in a handler too."""
+        events, ended = Events(1), asyncio.Event()
+
+        async def leave(_: object) -> None:
+            await asyncio.sleep(0.01)
+            await events.drain(0.01, ("last", None))
+            ended.set()
+
+        events.on("last", print)
+        events.on("x", leave)
+        await events.put("x", 1)
+        full = asyncio.ensure_future(events.put("x", 2))
+        waiting = asyncio.ensure_future(events.put("x", 3))
+        await ended.wait()
+        await full
+        waiting.cancel()
+        events = Events(1)
+        events.on("x", lambda data: asyncio.sleep(1000))
+        events.on("last", print)
+        for number in range(2):
+            await events.put("x", number)
+            await asyncio.sleep(0)
+        with self.assertLogs("realtime.client"):
+            await events.drain(0.01, ("last", None))
 
 
 class TokensTests(SynchronousTestCase):
@@ -404,6 +445,38 @@ class SubscriptionTests(SynchronousTestCase):
         self.assertEqual(found, ["a", "b.c"])
         await subscription.unsubscribe()
         self.assertEqual([message async for message in iteration], [])
+        self.assertEqual(readers, set())
+
+    @in_loop
+    async def test_waiting_given_up(self) -> None:
+        """Who gives up waiting for the answer, or for the next, may wait anew."""
+        readers: set[Reader] = set()
+        answer: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
+        iteration = aiter(Subscription(["a"], answer, readers, asyncio.sleep))
+        for taken in (False, True):
+            if taken:
+                answer.set_result([])
+            with self.assertRaises(TimeoutError):
+                await asyncio.wait_for(anext(iteration), 0.01)
+        (reader,) = readers
+        await reader.put(self.message("a", 1))
+        self.assertEqual((await anext(iteration)).payload, 1)
+
+    @in_loop
+    async def test_left(self) -> None:
+        """Who leaves a loop, or never began one, is read for no more."""
+        readers: set[Reader] = set()
+        answer: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
+        answer.set_result([])
+        subscription = Subscription(["a"], answer, readers, asyncio.sleep)
+        iteration = aiter(subscription)
+        (reader,) = readers
+        for _ in range(WAITING):
+            await reader.put(self.message("a"))
+        blocked = asyncio.ensure_future(reader.put(self.message("a")))
+        await asyncio.sleep(0)
+        del iteration
+        await blocked
         self.assertEqual(readers, set())
 
     @in_loop

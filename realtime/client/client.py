@@ -110,10 +110,9 @@ class RealtimeClient:
         if running is not None:
             running.cancel()
             await asyncio.wait((running,))
-        if was_connected:
-            close = {"code": 1000, "reason": "", "willReconnect": False}
-            await self._events.put("disconnected", close)
-        await self._events.drain(DRAIN_SECONDS)
+        close = {"code": 1000, "reason": "", "willReconnect": False}
+        last = [("disconnected", close)] if was_connected else []
+        await self._events.drain(DRAIN_SECONDS, *last)
 
     def _end(self, error: RealtimeError, problem: RealtimeError | None) -> None:
         """Refuse what waits or comes, and end iterations, by a problem unless that was wanted."""

@@ -48,21 +48,23 @@ class Events:
             self._task = asyncio.get_running_loop().create_task(self._call_all())
         await self._queue.put((name, data))
 
-    async def drain(self, seconds: float) -> None:
-        """Wait for the handlers to have had what waits, so long at most, and end."""
-        task, self._task = self._task, None
-        if task is None:
+    async def drain(self, seconds: float, *last: tuple[str, Any]) -> None:
+        """Wait for the handlers to have had what waits and these, so long at most, and end."""
+        if self._task is asyncio.current_task():
+            # A handler disconnects: it goes on to its end, and nothing follows it.
+            self._task, self._queue = None, asyncio.Queue(self._queue.maxsize)
             return
-        if task is not asyncio.current_task():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._queue.join()
-            except TimeoutError:
-                _log.warning("handlers did not come to an end in time")
+        try:
+            async with asyncio.timeout(seconds):
+                for name, data in last:
+                    await self.put(name, data)
+                await self._queue.join()
+        except TimeoutError:
+            _log.warning("handlers did not come to an end in time")
+        task, self._task = self._task, None
+        if task is not None:
             task.cancel()
             await asyncio.wait((task,))
-        else:  # a handler disconnects: it goes on to its end, and nothing follows it
-            self._queue = asyncio.Queue(self._queue.maxsize)
 
     async def _call_all(self) -> None:
         queue = self._queue

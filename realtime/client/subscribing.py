@@ -107,8 +107,8 @@ class Subscribing:
         answer: asyncio.Future[list[dict[str, Any]]],
     ) -> None:
         """Settle what the user waits for: the statuses, or the refusal of one of the topics."""
-        refusals = [self._refusals.pop(topic, None) for topic in topics]
-        problem = next((error for error in refusals if error is not None), None)
+        refusals = {topic: self._refusals.pop(topic, None) for topic in topics}
+        problem: RealtimeError | None = None
         if reply.cancelled():
             answer.cancel()
         elif (failed := reply.exception()) is not None:
@@ -117,8 +117,10 @@ class Subscribing:
             taken = set()
         else:
             taken = {each["topic"] for each in reply.result()["topics"]}
-            if problem is None and not taken.issuperset(topics):
-                problem = RealtimeError("UNAVAILABLE", "Not all topics could be subscribed to")
+            if left := [topic for topic in topics if topic not in taken]:
+                # Of topics that were taken there may be refusals of former connections.
+                some = RealtimeError("UNAVAILABLE", "Not all topics could be subscribed to")
+                problem = next(filter(None, (refusals[topic] for topic in left)), some)
         if problem is None:
             if not answer.done():
                 answer.set_result(reply.result()["topics"])

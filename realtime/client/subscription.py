@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -15,6 +14,7 @@ from collections.abc import (
 from dataclasses import dataclass
 from typing import Any
 
+from realtime.client.errors import RealtimeError
 from realtime.client.positions import Positions
 from realtime.topics import matches
 
@@ -54,22 +54,11 @@ class Subscription:
 
     def __await__(self) -> Generator[Any, None, list[dict[str, Any]]]:
         """The topics' statuses. Raises `RealtimeError` when one of them was refused."""
-        return self._answer.__await__()
+        return asyncio.shield(self._answer).__await__()
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """What is published from now on. Raises `RealtimeError` as awaiting does."""
-        reader = Reader(self.topics)
-        self._readers.add(reader)
-        return self._read(reader)
-
-    async def _read(self, reader: Reader) -> AsyncGenerator[Message, None]:
-        try:
-            await self
-            while (message := await reader.get()) is not None:
-                yield message
-        finally:
-            self._readers.discard(reader)
-            reader.close()
+        return _Iteration(self, self._readers)
 
     async def __aenter__(self) -> Subscription:
         await self
@@ -81,6 +70,44 @@ class Subscription:
     async def unsubscribe(self) -> None:
         """Leave the topics; iterations end."""
         await self._leave(self.topics)
+
+
+class _Iteration(AsyncIterator[Message]):
+    """Who iterates. Waiting for the next may be given up, and begun anew.
+
+    No generator, which would end where its waiting is cancelled, as by `asyncio.wait_for`.
+    """
+
+    def __init__(self, subscription: Subscription, readers: set[Reader]) -> None:
+        self._subscription = subscription
+        self._reader = Reader(subscription.topics)
+        self._readers = readers
+        readers.add(self._reader)
+
+    async def __anext__(self) -> Message:
+        try:
+            await self._subscription
+            message = await self._reader.get()
+        except RealtimeError:
+            self._leave()
+            raise
+        if message is None:
+            self._leave()
+            raise StopAsyncIteration
+        return message
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._leave()
+        self._reader.close()
+
+    def __del__(self) -> None:
+        # Who has left a loop holds nobody up.
+        self._leave()
+        self._reader.close()
+
+    def _leave(self) -> None:
+        self._readers.discard(self._reader)
 
 
 class Reader:
