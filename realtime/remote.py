@@ -6,11 +6,14 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from realtime.client import RealtimeClient, RealtimeError
 from realtime.doctor import examine
@@ -34,8 +37,11 @@ class Target:
         return f"ws{self.url.removeprefix('http')}/ws"
 
     def client(self) -> RealtimeClient:
-        """A client, still to be connected."""
-        return RealtimeClient(self.ws_url, self.token)
+        """A client, still to be connected, which says where it has to try again."""
+        client = RealtimeClient(self.ws_url, self.token)
+        again = f"realtime: no connection to {self.ws_url}, trying again"
+        client.on("reconnecting", lambda _: print(again, file=sys.stderr))
+        return client
 
 
 Remote: TypeAlias = Callable[[Target, argparse.Namespace], Coroutine[Any, Any, int]]
@@ -100,6 +106,10 @@ def run_remote(given: argparse.Namespace, make_token: Callable[[str], str | None
     """Run one of the commands. `make_token` makes a token for a user, where there is a key."""
     url = given.url.rstrip("/").removesuffix("/ws")
     scheme, separator, rest = url.partition("://")
+    try:
+        urlsplit(url).port  # noqa: B018
+    except ValueError:
+        separator = ""
     if not separator or scheme not in ("http", "https", "ws", "wss") or not rest:
         raise ConfigurationError(f"--url {given.url!r} is not http://host:port")
     if scheme.startswith("ws"):
@@ -159,21 +169,30 @@ def _print(message: dict[str, Any]) -> None:
 
 async def _publish(target: Target, given: argparse.Namespace) -> int:
     _need_token(target)
-    texts = (line.rstrip("\r\n") for line in sys.stdin) if given.payload == "-" else [given.payload]
+    texts: Iterable[str] = [given.payload]
+    if given.payload == "-":
+        texts = (line.rstrip("\r\n") for line in sys.stdin)
+        # Else asyncio would let reading go on until the second Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    text = ""
     async with target.client() as client:
-        for text in texts:
-            try:
+        try:
+            for text in texts:
                 payload = text if given.text else json.loads(text)
-            except ValueError:
-                problem = f"{text[:40]!r} is not JSON; --text publishes it as a text"
-                raise ConfigurationError(problem) from None
-            _print(await client.broadcast(given.topic, payload))
+                _print(await client.broadcast(given.topic, payload))
+        except UnicodeError:
+            raise ConfigurationError("a payload is not UTF-8") from None
+        except ValueError:
+            problem = f"{text[:40]!r} is not JSON; --text publishes it as a text"
+            raise ConfigurationError(problem) from None
     return 0
 
 
 async def _bench(target: Target, given: argparse.Namespace) -> int:
     _need_token(target)
     assert target.token is not None  # noqa: S101
+    if given.connections < 1 or not (0 < given.rate < inf and 0 < given.seconds < inf):
+        raise ConfigurationError("--connections, --rate and --seconds are more than 0")
     load = Load(given.connections, given.rate, given.seconds, given.size, given.topic)
     report = await put_load(target.ws_url, target.token, load)
     for name, value in report.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -107,8 +108,36 @@ class TalkTests(RemoteTestCase):
         self.assertIn("FORBIDDEN", self.refused("tail", "closed.a"))
         self.assertIn("INVALID_TOKEN", self.refused("tail", "a", REALTIME_TOKEN="x.y.z"))
         self.assertIn("--text", self.refused("publish", "a", "no json"))
-        for url in ("localhost:8081", "ftp://x", "http://"):
+        for payload in ("NaN", "[1, Infinity]"):
+            self.assertIn("--text", self.refused("publish", "a", payload))
+        self.assertIn("UTF-8", self.refused("publish", "a", '"\udcff"'))
+        for url in ("localhost:8081", "ftp://x", "http://", "http://x:99999", "http://[::1"):
             self.assertIn("--url", self.refused("tail", "--url", url, "a"))
+
+    def test_interrupted(self) -> None:
+        """One Ctrl-C ends it while it reads."""
+        publish = spawn(
+            self,
+            [sys.executable, *self.arguments, "publish", "a", "-"],
+            REALTIME_URL=self.server.http_url,
+        )
+        assert publish.stdin is not None
+        assert publish.stdout is not None
+        publish.stdin.write("1\n")
+        publish.stdin.flush()
+        publish.stdout.readline()
+        publish.send_signal(signal.SIGINT)
+        self.assertEqual(publish.wait(60), 1)
+
+    def test_no_server(self) -> None:
+        """It goes on trying, and says so."""
+        tail = spawn(
+            self,
+            [sys.executable, *self.arguments, "tail", "a"],
+            REALTIME_URL=f"http://127.0.0.1:{free_port()}",
+        )
+        assert tail.stderr is not None
+        self.assertIn("trying again", tail.stderr.readline())
 
     def test_server_ignores_the_variables(self) -> None:
         """A server started where they are set does not take them for options of its own."""
@@ -135,6 +164,8 @@ class LoadTests(RemoteTestCase):
     def test_refused(self) -> None:
         """Refused publications are errors, and the status tells of them."""
         self.assertIn("FORBIDDEN", self.refused("bench", "--topic=closed.a", "--connections=1"))
+        for option in ("--connections=0", "--rate=0", "--rate=nan", "--seconds=-1"):
+            self.assertIn("more than 0", self.refused("bench", option))
 
 
 class DoctorTests(RemoteTestCase):
