@@ -15,10 +15,14 @@ from tests.support.browser import drive, no_browser
 from tests.support.driver import Driver
 from tests.support.js_client import built, no_build, tarball
 from tests.support.reference import code, no_node, no_reference, node_modules
-from tests.support.server import ROOT, Server, environment, free_port, wait_until
+from tests.support.server import ROOT, Server, environment, free_port, run, wait_until
 
 CONFIG = """
 presence-grace = 0
+
+[[topic]]
+pattern = "staff.>"
+subscribe = ["user"]
 
 [[topic]]
 pattern = "kept.>"
@@ -32,7 +36,7 @@ join_leave = true
 PRELUDE = """
 import { StrictMode, useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
-import { RealtimeProvider, useRealtime, useTopic } from 'realtime-client/react';
+import { RealtimeProvider, useRealtime, useRealtimeClient, useTopic } from 'realtime-client/react';
 declare const window: any;
 const Native = window.WebSocket;
 window.sockets = [];
@@ -96,6 +100,7 @@ function Room({ topic }: any) {
   const { messages, presence, publish, connected, subscribed, error } =
     useTopic(topic, window.topicOptions);
   window.publish = publish;
+  window.client = useRealtimeClient();
   return (
     <div>
       <p id="state">{topic} {connected ? 'up' : 'down'} {subscribed ? 'subscribed' : ''}
@@ -217,6 +222,16 @@ MOUNTS = """
   await shows(page, 'up subscribed');
 """
 
+TAKEN = """
+  const page = await enter(input.alice, 'staff.room');
+  await shows(page, 'staff.room up subscribed');
+  await page.evaluate(async (token) => {
+    await window.client.send({type: 'Authenticate', data: {token}});
+  }, input.guest);
+  await shows(page, 'FORBIDDEN');
+  const result = await page.textContent('#state');
+"""
+
 RESTART = """
   const page = await enter(input.alice, 'kept.restart', {history: 10});
   await shows(page, 'up subscribed');
@@ -316,6 +331,13 @@ class ReactTests(SynchronousTestCase):
         self.assertEqual(result["kept"], 1)
         self.assertEqual(result["heard"], ["second", "third"])
         self.assertEqual(result["end"], 0)
+
+    def test_taken_away(self) -> None:
+        """A topic that a new token does not permit is shown as not subscribed to, and why."""
+        token = ("-m", "realtime", "--state", self.state, "token", "--user=alice", "--role=guest")
+        self.tokens["guest"] = run(*token).stdout.strip()
+        result, _ = self.drive(ROOM, TAKEN)
+        self.assertNotIn("subscribed", result)
 
     def test_restart(self) -> None:
         """After a restart of the server what was published meanwhile is there, once."""

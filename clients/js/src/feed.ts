@@ -68,6 +68,12 @@ export class Feed {
         void this.#subscribe();
       }),
       client.on('disconnected', () => this.#set({ connected: false, subscribed: false })),
+      client.on('Status', ({ status, topics, reason }) => {
+        if (status === 'unsubscribed' && reason && topics.includes(topic)) this.#again();
+      }),
+      client.on('error', ({ details }) => {
+        if (details['topic'] === topic) this.#again();
+      }),
     ];
     shared.retain(topic);
     this.#set({ connected: client.connected });
@@ -92,6 +98,12 @@ export class Feed {
 
   #keep(messages: TopicMessage[]): void {
     this.#set({ messages: messages.slice(-this.limit) });
+  }
+
+  /** The server may have ended the subscription: ask, and show why. */
+  #again(): void {
+    this.#set({ subscribed: false });
+    void this.#subscribe();
   }
 
   async #subscribe(): Promise<void> {

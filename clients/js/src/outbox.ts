@@ -1,4 +1,5 @@
 import { closedError, errorOf, RealtimeError } from './errors.js';
+import { LONGEST_TIMER } from './promises.js';
 import type { CommandMessage, Message } from './protocol.js';
 
 type Id = string | number;
@@ -59,7 +60,8 @@ export function createOutbox(limit: number, timeout: number) {
       let id = command.message.id ?? ++lastId;
       while (all.has(id)) id = ++lastId;
       const text = JSON.stringify({ ...command.message, id });
-      const timer = setTimeout(fail, timeout, id, 'TIMEOUT', 'No answer came in time');
+      const ms = Math.min(timeout, LONGEST_TIMER);
+      const timer = setTimeout(fail, ms, id, 'TIMEOUT', 'No answer came in time');
       const waiting = { ...command, text, timer };
       all.set(id, waiting);
       if (send) dispatch(id, waiting);

@@ -18,3 +18,6 @@ export function defer<T>(): Deferred<T> {
   );
   return deferred;
 }
+
+/** The milliseconds that timers take; those for longer, as for ever, would be over at once. */
+export const LONGEST_TIMER = 2 ** 31 - 1;

@@ -3,6 +3,7 @@ import { hold, type Ended, type Owner } from './connection.js';
 import { isFinal, isPassing, isTokenError, RealtimeError, TOKEN_EXPIRED } from './errors.js';
 import { LOST, type End, type Link, type Listener } from './link.js';
 import type { Options } from './options.js';
+import { LONGEST_TIMER } from './promises.js';
 import type { Events, Message, Welcome } from './protocol.js';
 import { openStream, streamUrl } from './sse.js';
 import { createTokens } from './tokens.js';
@@ -20,18 +21,17 @@ export interface Host extends Owner {
 const STREAMS = 5;
 // Milliseconds before a token is asked for again that could not be had.
 const AGAIN = 5000;
-const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** Stays connected from `start` to `stop`, or to what makes it pointless. */
 export function createSession(url: string, options: Options, host: Host) {
   const {
     transport = 'auto',
     WebSocket = globalThis.WebSocket,
-    connectTimeout = 10_000,
     minDelay = 500,
     maxDelay = 30_000,
     stableAfter = 5000,
   } = options;
+  const connectTimeout = Math.min(options.connectTimeout ?? 10_000, LONGEST_TIMER);
   const backoff = createBackoff(minDelay, maxDelay);
   const tokens = createTokens(options.token, options.getToken, connectTimeout);
   let run: AbortController | undefined;

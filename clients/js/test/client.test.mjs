@@ -31,6 +31,18 @@ test('connect() twice is one connection', async () => {
   assert.equal(FakeSocket.last.token, 'one');
 });
 
+test('without bounds of time it waits for ever', async () => {
+  const { client } = keep(make({ commandTimeout: Infinity, connectTimeout: Infinity }));
+  const settled = [];
+  const note = (outcome) => settled.push(outcome);
+  client.connect().then(note, note);
+  client.ping().then(note, note);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual(settled, []);
+  assert.equal(FakeSocket.all.length, 1);
+  assert.equal(FakeSocket.last.closedWith, undefined);
+});
+
 test('disconnect() in a handshake ends it, and connect() begins anew', async () => {
   const { client, names } = keep(make());
   const connecting = refusal(client.connect());
