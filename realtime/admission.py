@@ -73,12 +73,15 @@ class Admission:
         identity = self.identify(token)
         if not self.origins.allows(origin, host):
             raise Forbidden("Pages of this origin may not connect")
+        self._find_room(identity, network)
+        return identity
+
+    def _find_room(self, identity: Identity, network: str) -> None:
         if 0 < self._per_user <= self.node.hub.count(identity.user_id):
             self._refuse("user")
         if 0 < self._per_address <= self._networks.get(network, 0):
             self._refuse("address")
         self.node.admit()
-        return identity
 
     def _refuse(self, limit: str) -> NoReturn:
         self.node.counters.limited_connections += 1
@@ -103,10 +106,11 @@ class Admission:
             raise error
         return identity
 
-    async def ask(self, identity: Identity) -> None:
-        """Return if the operator's hook admits an admitted user, who may have to wait for it.
+    async def ask(self, identity: Identity, token: str | None, network: str = "") -> Identity:
+        """Have the operator's hook admit an admitted user, who may have to wait for it.
 
-        Raises `Forbidden` or a 503 error.
+        Meanwhile a session ends, and others connect: so all but the origin is asked again.
+        Raises as `admit` does.
         """
         assert self.policy.hooks is not None  # noqa: S101
         try:
@@ -114,7 +118,9 @@ class Admission:
         except RealtimeError as error:
             error.actor = identity.user_id
             raise
-        self.node.admit()
+        identity = self.identify(token or "")
+        self._find_room(identity, network)
+        return identity
 
     def client(self, transport: Transport, identity: Identity, network: str = "") -> Client:
         """The client of an admitted connection; it is still to be opened."""

@@ -145,12 +145,12 @@ class _AnyKey(Keys):
     def __init__(self) -> None:
         pass
 
-    def open(self, token: str) -> bytes:
+    def open(self, token: str) -> tuple[bytes, None]:
         try:
             payload: bytes = PyJWS().decode(token, options={"verify_signature": False})
         except (PyJWTError, ValueError, TypeError):
             raise InvalidToken() from None
-        return payload
+        return payload, None
 
 
 # -- in words --------------------------------------------------------------------------------

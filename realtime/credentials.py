@@ -68,7 +68,10 @@ def _public_keys(settings: Settings) -> list[PublicKey]:
 
 
 class Credentials:
-    """Tokens whose keys follow those of the settings, once started."""
+    """Tokens whose keys follow those of the settings, once started.
+
+    `on_dropped` is told the id of a secret of ours that counts no more.
+    """
 
     def __init__(
         self,
@@ -77,8 +80,10 @@ class Credentials:
         counters: Counters,
         reactor: Any,
         audit: Audit | None = None,
+        on_dropped: Callable[[str], object] = lambda kid: None,
     ) -> None:
         self.tokens = make_tokens(settings, state, reactor)
+        self._on_dropped = on_dropped
         self._settings = settings
         self._state = state
         self._audit = audit or Audit()
@@ -159,6 +164,8 @@ class Credentials:
         before = keys.kids
         keys.become_secrets(secrets)
         if not first or keys.kids != before:
-            signs, accepted = keys.kids[0], ", ".join(map(str, keys.kids[1:]))
+            signs, accepted = keys.kids[0], ", ".join(keys.kids[1:])
             _log.info("Tokens are signed by key {kid}", kid=signs)
             self._audit.note("signing_keys", key=signs, accepted=accepted or None)
+        for kid in set(before).difference(keys.kids):
+            self._on_dropped(kid)

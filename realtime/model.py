@@ -21,7 +21,10 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a verified access token says its bearer is. `expires_at` is Unix seconds."""
+    """Who a verified access token says its bearer is. `expires_at` is Unix seconds.
+
+    `key` is the id of the secret of ours that has signed the token, None for an issuer's.
+    """
 
     user_id: str
     username: str | None
@@ -29,6 +32,7 @@ class Identity:
     session_id: str | None
     expires_at: float
     permissions: Permissions | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,11 +146,12 @@ class Node:
                 done.callback(None)
 
     def revoke(self, kind: str, id: str) -> None:
-        """Close the connections of an ended session (`kind` "session") or user ("user")."""
+        """Close connections: of a 'session', of a 'user', or whose token a 'key' has signed."""
+        code = CloseCode.TOKEN_EXPIRED if kind == "key" else CloseCode.SESSION_TERMINATED
+        name = {"session": "session_id", "user": "user_id", "key": "key"}[kind]
         for peer in self.hub.connections():
-            identity = peer.identity
-            if id == (identity.session_id if kind == "session" else identity.user_id):
-                peer.close(CloseCode.SESSION_TERMINATED)
+            if getattr(peer.identity, name) == id:
+                peer.close(code)
 
     def drain(self) -> None:
         """Take no connection more, and tell all, once, that they will be closed."""

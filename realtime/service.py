@@ -119,7 +119,9 @@ class RealtimeService(Service):
         proxies = Proxies(settings.trusted_proxy)
         file = None if settings.audit_log is None else AuditFile(settings.audit_log, counters)
         self._audit = audit = Audit(file, reactor, proxies)
-        self._credentials = Credentials(settings, state, counters, reactor, audit)
+        self._credentials = Credentials(
+            settings, state, counters, reactor, audit, lambda kid: self.node.revoke("key", kid)
+        )
         tokens = self._credentials.tokens
         origins = Origins(settings.origin)
         hub = Hub[Any](counters, call_soon_of(reactor, settings.fast_path))

@@ -213,7 +213,7 @@ class Streams:
             token, request.getHeader("Origin"), request.getHeader("Host"), network
         )
         if admission.asks:
-            await admission.ask(identity)
+            identity = await admission.ask(identity, token, network)
         if request.method == b"HEAD":
             request.setHeader("Content-Type", CONTENT_TYPE)
             return b""

@@ -113,9 +113,9 @@ class Keys:
         self.become_public(public)
 
     @property
-    def kids(self) -> list[str | None]:
+    def kids(self) -> list[str]:
         """The ids of our keys: first of the one that signs, then of those that only verify."""
-        return [key.kid for key in self._secrets]
+        return [key.kid for key in self._secrets if key.kid is not None]
 
     def become_secrets(self, secrets: Sequence[bytes]) -> None:
         """Replace our secrets; raises `ConfigurationError`, and then all stays as it was."""
@@ -142,14 +142,17 @@ class Keys:
         """Make a token of `payload`, signed with our secret."""
         return self._secrets[0].sign(payload)
 
-    def open(self, token: str) -> bytes:
-        """Verify the signature of `token` and give back its payload; raises `InvalidToken`."""
+    def open(self, token: str) -> tuple[bytes, str | None]:
+        """Verify the signature of `token`, and give back its payload, and which key of ours it was.
+
+        That is None where it is another issuer's. Raises `InvalidToken`.
+        """
         if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise InvalidToken()
         try:
             for key in self._choose(token.partition(".")[0]):
                 try:
-                    return key.open(token)
+                    return key.open(token), key.kid if key.algorithm == _OURS else None
                 except InvalidSignatureError:
                     continue
         except (PyJWTError, RecursionError, ValueError, TypeError):

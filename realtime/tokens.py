@@ -117,7 +117,7 @@ class Tokens:
 
     def read_access(self, token: str) -> tuple[Identity, float]:
         """As `verify_access`, together with when it was issued (0.0 where it does not say)."""
-        claims = self._open(token)
+        claims, key = self._open(token)
         # Others call their access tokens nothing in particular, or Bearer.
         if claims.typ is not msgspec.UNSET and claims.typ not in ("access", "Bearer"):
             raise InvalidToken("This is not an access token.")
@@ -133,12 +133,13 @@ class Tokens:
             session_id=None if session_id is msgspec.UNSET else session_id,
             expires_at=claims.exp,
             permissions=_read_permissions(claims.permissions),
+            key=key,
         )
         return identity, claims.iat
 
     def verify_refresh(self, token: str) -> RefreshClaims:
         """Answer which session a refresh token renews; raises as `verify_access` does."""
-        claims = self._open(token)
+        claims, _ = self._open(token)
         session_id, jti = claims.sid, claims.jti
         if claims.typ != "refresh" or session_id is msgspec.UNSET or jti is msgspec.UNSET:
             raise InvalidToken("This is not a refresh token.")
@@ -154,9 +155,9 @@ class Tokens:
         common = {**self._common, "sub": user.user_id, "typ": typ, "jti": token_urlsafe(12)}
         return self.keys.sign(msgspec.json.encode({**common, **times, **claims}))
 
-    def _open(self, token: str) -> _Claims:
-        """Verify all but the times."""
-        payload = self.keys.open(token)
+    def _open(self, token: str) -> tuple[_Claims, str | None]:
+        """Verify all but the times; answer which of our keys has signed it, too."""
+        payload, key = self.keys.open(token)
         try:
             claims = self._decode(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -169,7 +170,7 @@ class Tokens:
             audience = (claims.aud,) if isinstance(claims.aud, str) else claims.aud
             if self._audience not in audience:
                 raise InvalidToken("The token is for another audience.")
-        return claims
+        return claims, key
 
     def _check_time(self, claims: _Claims) -> None:
         """Last of all, so that only a token that is good otherwise is called expired."""

@@ -122,15 +122,18 @@ class Connection(WebSocketServerProtocol):  # type: ignore[misc]
         if self._refusal is not None:
             raise ConnectionDeny(self._refusal.status, "refused")
         if admission.asks:
-            return Deferred.fromCoroutine(self._ask(selected, forwarded))
+            return Deferred.fromCoroutine(self._ask(token, selected, forwarded))
         return selected
 
-    async def _ask(self, selected: str | None, forwarded: list[str]) -> str | None:
+    async def _ask(
+        self, token: str | None, selected: str | None, forwarded: list[str]
+    ) -> str | None:
         """Admit whom the gatekeeper admits; meanwhile nothing is read."""
         self.hold()
         try:
             assert self._identity is not None  # noqa: S101
-            await self.factory.admission.ask(self._identity)
+            admission = self.factory.admission
+            self._identity = await admission.ask(self._identity, token, self._network)
         except RealtimeError as error:
             self.factory.admission.refused(error, self.transport, forwarded)
             self._refusal = error.bare()

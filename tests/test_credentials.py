@@ -40,10 +40,12 @@ class Case(TestCase):
         self.clock = Threads()
         self.clock.rightNow = START
 
-    async def begin(self, **flags: str) -> Credentials:
+    async def begin(
+        self, on_dropped: Callable[[str], object] = lambda kid: None, **flags: str
+    ) -> Credentials:
         """Read and watch keys; ended after the test."""
         settings = read_settings({name.replace("_", "-"): v for name, v in flags.items()}, {})
-        made = Credentials(settings, self.state, Counters(), self.clock)
+        made = Credentials(settings, self.state, Counters(), self.clock, None, on_dropped)
         await made.start()
         self.addCleanup(made.stop)
         return made
@@ -102,15 +104,18 @@ class StateTests(Case):
         self.assertRaises(InvalidToken, made.tokens.verify_refresh, token)
 
     async def test_drop(self) -> None:
-        """Tokens of a key that was dropped are refused within two seconds."""
-        made = await self.begin()
+        """Tokens of a key that was dropped are refused within two seconds, and it is told."""
+        dropped: list[str] = []
+        made = await self.begin(dropped.append)
         token, old = made.tokens.issue_access(ALICE, None), self.kid(made)
         rotate_key(self.state, self.clock.seconds(), LIFE)
         await self.poll(made)
         made.tokens.verify_access(token)
+        self.assertEqual(dropped, [])
         drop_key(self.state, old, self.clock.seconds())
         await self.poll(made)
         self.assertRaises(InvalidToken, made.tokens.verify_access, token)
+        self.assertEqual(dropped, [old])
 
     async def test_restart(self) -> None:
         """A server that starts later knows the former keys, too."""

@@ -86,6 +86,15 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual([w.close_code for w in ended], [CloseCode.SESSION_TERMINATED] * 2)
         self.assertEqual([w.close_code for w in kept], [None] * 2)
 
+    def test_dropped_key(self) -> None:
+        """Whose token was signed by a key that counts no more is closed with 4001: get another."""
+        world = World()
+        ended = world.connect("u1", key="old")
+        kept = [world.connect("u1", key="new"), world.connect("old")]
+        world.node.revoke("key", "old")
+        self.assertEqual(ended.close_code, CloseCode.TOKEN_EXPIRED)
+        self.assertEqual([w.close_code for w in kept], [None] * 2)
+
     def test_revoked_is_deaf(self) -> None:
         """A connection that is being closed gets nothing more and is not found any more."""
         world = World()

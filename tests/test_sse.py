@@ -646,6 +646,13 @@ class HookTests(SseTestCase):
         self.hooks.asked[0].errback(Forbidden("no"))
         self.assertEqual(wire.answer().status, 403)
 
+    def test_ended_meanwhile(self) -> None:
+        """Whose session has ended before the hook answers gets 401."""
+        wire = self.begin()
+        del self.world.tokens["alice"]
+        self.hooks.asked[0].callback(None)
+        self.assertEqual(wire.answer().status, 401)
+
     def test_gone_meanwhile(self) -> None:
         """Who has gone before the hook answers leaves nothing behind."""
         wire = self.begin()

@@ -52,9 +52,11 @@ class Case(SynchronousTestCase):
         """Tokens by some keys."""
         return Tokens(keys, now=lambda: START)
 
-    def opens(self, keys: Keys, token: str) -> None:
-        """Check that a token is good."""
-        self.assertEqual(self.tokens(keys).verify_access(token).user_id, "user_1")
+    def opens(self, keys: Keys, token: str) -> str | None:
+        """Check that a token is good; answer which of our keys has signed it."""
+        identity = self.tokens(keys).verify_access(token)
+        self.assertEqual(identity.user_id, "user_1")
+        return identity.key
 
     def refused(self, token: str, keys: Keys) -> InvalidToken:
         """Check that a token is INVALID_TOKEN, and answer the error."""
@@ -70,7 +72,7 @@ class SecretTests(Case):
         """A token of ours names its key, by an id that is the same wherever the secret is."""
         token = self.tokens(Keys(SECRET)).issue_access(ALICE, None)
         self.assertEqual(jwt.get_unverified_header(token)["kid"], kid_of(SECRET))
-        self.opens(Keys(SECRET), token)
+        self.assertEqual(self.opens(Keys(OTHER, SECRET), token), kid_of(SECRET))
         self.assertNotEqual(kid_of(SECRET), kid_of(OTHER))
         self.assertNotIn(SECRET.decode(), repr(Keys(SECRET)) + kid_of(SECRET))
 
@@ -198,7 +200,7 @@ class ManyKeysTests(Case):
     def test_replaced(self) -> None:
         """A key that is taken away opens nothing more, and the others stay."""
         token = jwt.encode(GOOD, self.one, "ES256", {"kid": "one"})
-        self.opens(self.keys, token)
+        self.assertIsNone(self.opens(self.keys, token))
         self.keys.become_public([public("ES256", self.two, "two")])
         self.refused(token, self.keys)
         self.opens(self.keys, jwt.encode(GOOD, self.two, "ES256"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from realtime import fanout
 from realtime.drain import close_all
-from realtime.errors import CloseCode, Forbidden, TokenExpired, Unavailable
+from realtime.errors import CloseCode, Forbidden, InvalidToken, TokenExpired, Unavailable
 from realtime.handshake import SUBPROTOCOL
 from realtime.model import Namespace
 from realtime.rules import DEFAULT
@@ -315,6 +315,32 @@ class Handshake:
         rig.node.draining = True
         gate.answers.pop().callback(None)
         self.assertEqual(client.answer().status, 503)
+
+    def test_changed_while_the_gatekeeper_is_asked(self) -> None:
+        """What has ended meanwhile, and for whom there is no room any more, is not let in."""
+        gate = Gate("connect")
+        rig = self.rig(hooks=gate, per_user=1, per_address=2)
+        first, second, ended, third, other = (rig.client() for _ in range(5))
+        for client, user in (
+            (first, "alice"),
+            (second, "alice"),
+            (ended, "bob"),
+            (third, "carol"),
+            (other, "dave"),
+        ):
+            rig.identities.setdefault(user, identity_of(user))
+            client.send(request_head(f"/ws?token={user}"))
+        rig.wait(lambda: len(gate.answers) == 5)
+        rig.identities["bob"] = InvalidToken("The session has ended.")
+        for client, answer, status in zip(
+            (first, second, ended, third, other),
+            gate.answers,
+            (101, 429, 401, 101, 429),
+            strict=True,
+        ):
+            answer.callback(None)
+            self.assertEqual(client.answer().status, status)
+        self.assertEqual(rig.counters.active_connections, 2)
 
     def test_full(self) -> None:
         """At capacity it is 503 SERVER_FULL with Retry-After, until somebody has left."""

@@ -17,6 +17,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from twisted.trial.unittest import SynchronousTestCase
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from realtime.signing_keys import FORMER_KEYS, SIGNING_KEY
@@ -109,10 +110,15 @@ class RotationTests(Case):
         first = jwt.get_unverified_header(access)["kid"]
         listed = self.realtime("key", "list").splitlines()
         self.assertEqual(len(listed), 3)
+        ours = jwt.encode({"sub": "s", "exp": int(time.time()) + 600}, secrets[1], "HS256")
+        opened, kept = self.connect(server, access), self.connect(server, ours)
         self.realtime("key", "drop", first)
         wait_until(lambda: not self.accepts(server, access))
-        ours = jwt.encode({"sub": "s", "exp": int(time.time()) + 600}, secrets[1], "HS256")
-        self.assertTrue(self.accepts(server, ours))
+        # Who has connected with it has to get another token.
+        with self.assertRaises(ConnectionClosed) as ended:
+            opened.recv(30)
+        self.assertEqual(ended.exception.rcvd.code, 4001)
+        self.assertTrue(self.answers(kept) and self.accepts(server, ours))
         # No secret is told anywhere.
         secrets.append(Path(self.state, SIGNING_KEY).read_text().strip())
         self.assertEqual(len(set(secrets)), 3)

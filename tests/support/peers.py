@@ -64,9 +64,11 @@ def identity_of(
     session_id: str | None = None,
     expires_at: float = START + 3600,
     permissions: Permissions | None = None,
+    key: str | None = None,
 ) -> Identity:
     """Make an identity as a verified token gives it."""
-    return Identity(user_id, username, frozenset({"user"}), session_id, expires_at, permissions)
+    roles = frozenset({"user"})
+    return Identity(user_id, username, roles, session_id, expires_at, permissions, key)
 
 
 class MemoryTransport:
