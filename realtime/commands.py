@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from realtime import __version__
 from realtime.audit import Audit, own_name
 from realtime.check_config import add_arguments, check_config
 from realtime.credentials import make_tokens, read_secrets
@@ -25,11 +26,18 @@ from realtime.signing_keys import drop_key, list_keys, rotate_key
 from realtime.stores import DATABASE, Stores, make_stores, run_alone, state_directory
 from realtime.token_keys import kid_of
 
+_EXAMPLES = """\
+for example:
+  echo 'correct horse' | python -m realtime user add alice
+  python -m realtime publish chat.general '{"text": "Hello"}'
+  python -m realtime doctor --url https://chat.example
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; answer the exit status. A mistake is one line on standard error."""
     parser = _parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(arguments, argparse.Namespace(state=None, config=None))
     try:
         flags = {} if given.state is None else {"state": given.state}
         settings = read_settings(flags, os.environ, given.config)
@@ -40,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "remote" in given:
             return run_remote(given, lambda user: _own_token(given, settings, user))
         if given.run is not _add and not Path(settings.state, DATABASE).exists():
-            raise ConfigurationError(f"--state {settings.state}: there is no database yet")
+            raise ConfigurationError(
+                f"--state {settings.state}: there is no database yet; name the server's directory"
+            )
         run_alone(lambda reactor: _run(given, settings, reactor))
         sys.stdout.flush()
     except (ConfigurationError, RealtimeError) as error:
@@ -56,21 +66,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m realtime",
-        description="Manage users and API keys of a realtime server, make tokens, explain rules;"
-        " read, publish on, load or examine a running one.",
+    state, config = (
+        argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+        for _ in range(2)
     )
-    parser.add_argument(
+    state.add_argument(
         "--state",
         metavar="DIR",
         help="the server's state directory [default: REALTIME_STATE, or else realtime-state]",
     )
-    parser.add_argument("--config", metavar="FILE", help="the server's TOML file, if it has one")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    config.add_argument("--config", metavar="FILE", help="the server's TOML file, if it has one")
+    parser = argparse.ArgumentParser(
+        prog="python -m realtime",
+        description="Manage users and API keys of a realtime server, make tokens, explain rules;"
+        " read, publish on, load or examine a running one.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[state, config],
+    )
+    parser.add_argument("--version", action="version", version=f"realtime-server {__version__}")
+    # Both may stand before a command or after it.
+    kind: Any = partial(argparse.ArgumentParser, parents=[state, config])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=kind)
 
-    user = commands.add_parser("user", help="manage users")
-    actions = user.add_subparsers(required=True, metavar="ACTION")
+    about = "manage users"
+    user = commands.add_parser("user", help=about, description=about)
+    actions = user.add_subparsers(required=True, metavar="ACTION", parser_class=kind)
     for name, help, run in (
         ("add", "add a user; the password comes from standard input or a prompt", _add),
         ("passwd", "set a user's password, which ends their sessions", _passwd),
@@ -84,10 +105,12 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("add", "roles"):
             action.add_argument("--role", action="append", metavar="R", help="a role; repeatable")
         action.set_defaults(run=run)
-    actions.add_parser("list", help="list users").set_defaults(run=_list)
+    about = "list users: id, name, roles, and when they were added"
+    actions.add_parser("list", help=about, description=about).set_defaults(run=_list)
 
-    key = commands.add_parser("key", help="manage API keys of your programs, and signing keys")
-    actions = key.add_subparsers(required=True, metavar="ACTION")
+    about = "manage API keys of your programs, and signing keys"
+    key = commands.add_parser("key", help=about, description=about)
+    actions = key.add_subparsers(required=True, metavar="ACTION", parser_class=kind)
     for name, help, run in (
         ("add", "make an API key, which is printed this once", _add_key),
         ("remove", "refuse an API key from now on", _remove_key),
@@ -104,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("kid", metavar="KID", help="as key list has it")
     action.set_defaults(run=_drop_key)
 
-    token = commands.add_parser("token", help="print an access token for a user")
+    about = "print an access token for a user"
+    token = commands.add_parser("token", help=about, description=about)
     token.add_argument("--user", required=True, dest="name", metavar="NAME")
     token.add_argument(
         "--role", action="append", metavar="R", help="instead of the user's own; repeatable"
@@ -118,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         "check-config",
         help="explain a configuration, and who may do what by it",
         description="Print a configuration in words; or answer what a token or user may do by it.",
+        parents=[state],
     )
     add_arguments(check)
     check.set_defaults(run=check_config)
@@ -167,7 +192,7 @@ def _password() -> str:
 async def _find(stores: Stores, name: str) -> User:
     user = await stores.accounts.find(name)
     if user is None:
-        raise NotFound(f"there is no user {name!r}")
+        raise NotFound(f"there is no user {name!r} in {stores.database.path}")
     return user
 
 
@@ -181,8 +206,8 @@ async def _add(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, 
     user = await stores.accounts.create(given.name, _password(), given.role or DEFAULT_ROLES)
     if first and ADMIN_ROLE not in user.roles:
         print(
-            "realtime: this is the first user, so the server will not make an admin:"
-            f" add one with --role {ADMIN_ROLE}",
+            f"realtime: this is the first user in {stores.database.path}, so a server"
+            f" there will not make an admin: add one with --role {ADMIN_ROLE}",
             file=sys.stderr,
         )
     print(f"{user.user_id}  {user.username}  {','.join(user.roles)}")
@@ -236,7 +261,7 @@ async def _add_key(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[s
 
 async def _remove_key(given: argparse.Namespace, stores: Stores, *_: Any) -> dict[str, Any]:
     if not await stores.keys.remove(given.name):
-        raise NotFound(f"there is no key {given.name!r}")
+        raise NotFound(f"there is no key {given.name!r} in {stores.database.path}")
     return {"key": given.name}
 
 

@@ -125,7 +125,8 @@ LIMIT_OPTIONS: Final[tuple[Option, ...]] = (
         "N",
         0.1,
         "Logins a second of a user from an address (of IPv6, a /64 network); ten times that per "
-        "address, twenty times per user. Behind a proxy all clients have the proxy's address.",
+        "address, twenty times per user. Behind a proxy that --trusted-proxy does not name all "
+        "clients have one address.",
         parse.number(0.001, 1e6),
     ),
     Option(

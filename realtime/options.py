@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from twisted.python import usage
 
+from realtime import __version__
 from realtime.errors import ConfigurationError
 from realtime.option import Option
 from realtime.option_table import OPTIONS
@@ -24,11 +25,13 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Every option can also be given in the environment, as REALTIME_ and its name in capitals "
-        "with underscores (REALTIME_MAX_CONNECTIONS=500; repeatable ones as a comma-separated "
-        "list), and in the TOML file that --config names, under its own name "
+        "For example: twistd -n realtime --config realtime.toml; with -n it stays in the "
+        "foreground. Every option can also be given in the environment, as REALTIME_ and its name "
+        "in capitals with underscores (REALTIME_MAX_CONNECTIONS=500; repeatable ones as a "
+        "comma-separated list), and in the TOML file that --config names, under its own name "
         "(max-connections = 500; repeatable ones as a list). A flag wins over the environment, "
-        "that over the file. PORT in the environment is understood as well."
+        "that over the file. PORT and REDIS_URL in the environment are "
+        "understood as well."
     )
     optFlags = [(option.name, None, option.manual()) for option in OPTIONS if option.is_flag]
     optParameters = [
@@ -55,12 +58,20 @@ class Options(usage.Options):
         for option in OPTIONS:
             value = "" if option.is_flag else f"={option.metavar}"
             entries.append((f"--{option.name}{value}", option.manual()))
-        entries += [("--version", "Show the version of Twisted."), ("--help", "Show this manual.")]
+        entries += [
+            ("--version", "Show the version of this server."),
+            ("--help", "Show this manual."),
+        ]
         lines = ["Options:"]
         for flag, meaning in entries:
             lines.append(f"  {flag}")
             lines += wrap(meaning, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
         return "\n".join([*lines, "", *wrap(self.longdesc, width), ""])
+
+    def opt_version(self) -> NoReturn:
+        """Show the version of this server."""
+        print(f"realtime-server {__version__}")
+        raise SystemExit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; a mistake is one line on standard error and exit status 1."""

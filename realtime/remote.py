@@ -96,7 +96,9 @@ def add_remote(commands: Any) -> None:
             f"--{name}", type=type(default), default=default, metavar="N",
             help=f"{help} [default: {default:g}]",
         )  # fmt: skip
-    bench.add_argument("--topic", default="bench.load", help="[default: bench.load]")
+    bench.add_argument(
+        "--topic", default="bench.load", help="what they subscribe to [default: bench.load]"
+    )
 
     doctor = add("doctor", _doctor, "check a running server as a user would, and say what is wrong")
     doctor.add_argument("--origin", help="check that pages of this origin may connect")

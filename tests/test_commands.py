@@ -287,6 +287,14 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(main(["user", "add", "alice"]), 0)
         self.assertEqual(stat.S_IMODE(os.stat(self.state).st_mode), 0o700)
 
+    def test_state_after_command(self) -> None:
+        """The state directory and the file may be named before the command or after it."""
+        other = make_state_dir(self)
+        self.add()
+        self.assertIn(f"--state {other}: ", self.refused("user", "list", f"--state={other}"))
+        self.assertIn(f"--state {other}: ", self.refused("user", f"--state={other}", "list"))
+        self.assertIn("no.toml", self.refused("token", "--user=alice", "--config=no.toml"))
+
     def test_unusable_state(self) -> None:
         """A state that is no directory, or a database that is none, is named."""
         path = Path(self.state, DATABASE)
@@ -321,14 +329,17 @@ class ProcessTests(SynchronousTestCase):
         self.assertEqual((listed.returncode, listed.stderr), (0, ""))
         self.assertIn("  alice  ", listed.stdout)
         failed = self.realtime("token", "--user=nobody")
+        path = Path(self.state, DATABASE)
         self.assertEqual((failed.returncode, failed.stdout), (1, ""))
-        self.assertEqual(failed.stderr, "realtime: there is no user 'nobody'\n")
+        self.assertEqual(failed.stderr, f"realtime: there is no user 'nobody' in {path}\n")
 
     def test_help_and_usage(self) -> None:
         """--help explains each command; without a command there is a usage message, status 2."""
         manual = self.realtime("user", "--help").stdout
         for verb in ("add", "passwd", "roles", "disable", "enable", "remove", "list"):
             self.assertRegex(manual, rf"\n +{verb} +\w")
+        version = self.realtime("--version")
+        self.assertEqual((version.returncode, version.stdout.split()[0]), (0, "realtime-server"))
         missing = self.realtime()
         self.assertEqual((missing.returncode, missing.stdout), (2, ""))
         self.assertNotIn("Traceback", missing.stderr)

@@ -95,17 +95,25 @@ class NginxTests(SynchronousTestCase):
         return response.status, body
 
     def test_through(self) -> None:
-        """REST and WebSockets pass, and a token in the query is not logged."""
+        """REST, WebSockets and streams pass, and a token in the query is not logged."""
         self.start()
         for _ in range(4):
             self.assertEqual(self.get("/info")[0], 200)
         token = self.server.login("admin", self.server.admin_password)["access_token"]
+        # A stream is logged when it ends, which this one does at once.
+        self.assertEqual(self.get(f"/sse?topics=a&token={token}x")[0], 401)
         url = f"wss://localhost:{self.port}/ws?token={token}"
         for _ in range(4):
             with connect(url, ssl=self.tls) as client:
                 self.assertEqual(json.loads(client.recv(30))["data"]["status"], "connected")
                 client.send('{"type": "Ping"}')
                 self.assertEqual(json.loads(client.recv(30))["type"], "Pong")
+        stream = http.client.HTTPSConnection("localhost", self.port, timeout=30, context=self.tls)
+        self.addCleanup(stream.close)
+        stream.request("GET", f"/sse?topics=chat.general&token={token}")
+        answer = stream.getresponse()
+        while b"connected" not in answer.readline():
+            self.assertEqual(answer.status, 200)
         self.assertNotIn(token, (self.folder / "access").read_text())
 
 
@@ -117,6 +125,13 @@ class DeployTests(SynchronousTestCase):
         text = (ROOT / "deploy" / "realtime.service").read_text()
         self.assertGreaterEqual(int(re.findall(r"TimeoutStopSec=(\d+)", text)[0]), 10 + 5 + 2)
         self.assertIn("twistd --nodaemon --pidfile= realtime", text)
+
+    def test_image(self) -> None:
+        """In the image commands find the server's state, which is on the volume."""
+        text = (ROOT / "deploy" / "Dockerfile").read_text()
+        (volume,) = re.findall(r"^VOLUME (\S+)$", text, re.M)
+        self.assertIn(f"\nENV REALTIME_STATE={volume}\n", text)
+        self.assertNotIn("--state", text)
 
     def test_procfile(self) -> None:
         """The Procfile has a process `web`, in the foreground, that takes $PORT by itself."""
