@@ -23,6 +23,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketExce
 from websockets.typing import Origin, Subprotocol
 
 from realtime.client.errors import RealtimeError
+from realtime.tokens import misfit
 
 # Seconds for each answer; seconds by which clocks may differ, which is the server's leeway.
 PATIENCE = 5.0
@@ -77,7 +78,10 @@ async def examine(
     yield _health(health)
     yield _clock(health)
     if token is None:
-        yield Finding("FAIL", "There is no token to connect with: set REALTIME_TOKEN.")
+        no_token = (
+            "There is no token to connect with: set REALTIME_TOKEN, or name the server's --state."
+        )
+        yield Finding("FAIL", no_token)
         return
     claims = _claims(token)
     for finding in _token(claims):
@@ -130,6 +134,9 @@ def _token(claims: Mapping[str, Any]) -> list[Finding]:
             Finding("FAIL", "The token is a refresh token: connect with the access token.")
         )
     expires_at = claims.get("exp")
+    problem = misfit(claims)
+    if problem is not None and "exp" in claims:
+        return [*found, Finding("FAIL", f"The server cannot read the token's claims: {problem}.")]
     if not isinstance(expires_at, int | float):
         found.append(Finding("FAIL", "The token has no claim exp, which the server demands."))
     elif expires_at < time.time():
@@ -190,7 +197,7 @@ def _refused(refusal: InvalidStatus, way: str, origin: str | None) -> str:
     error = RealtimeError.read(body["error"])
     if response.status_code == 426:
         return "The headers Upgrade and Connection are lost on the way: let the proxy pass them on."
-    if error.code == "INVALID_TOKEN" and way == "header":
+    if error.code == "INVALID_TOKEN" and way == "header" and "missing" in error.message:
         return f"The token as {way} is refused: {error.message} Does a proxy drop Authorization?"
     if error.code == "FORBIDDEN" and origin is not None and "origin" in error.message:
         return f"Pages of {origin} may not connect: add --origin {origin}."

@@ -34,7 +34,10 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     except OSError as error:
         if listening is not None:
             listening.close()
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+        problem = f"cannot listen on {host} port {port}: {error.strerror}"
+        if error.errno == EADDRINUSE:
+            problem += "; --port takes another"
+        raise ConfigurationError(problem) from None
     except UnicodeError:
         raise ConfigurationError(f"--host {host}: is no host's name") from None
     listening.setblocking(False)

@@ -87,6 +87,7 @@ PLAYED = {
     "docs/security/audit.rst": "test_security_audit",
     "docs/security/keys.rst": "test_security_keys",
     "docs/sse.rst": "test_sse",
+    "docs/tokens.rst": "test_tokens",
 }
 
 
@@ -188,6 +189,10 @@ class PlayedPageTests(SynchronousTestCase):
             self.skipTest(problem)
         page = SsePage(self)
         page.player.play()
+
+    def test_tokens(self) -> None:
+        """docs/tokens.rst: a backend's own token is taken."""
+        self.play("tokens.rst")
 
     def test_centrifugo(self) -> None:
         """docs/migrating-centrifugo.rst."""

@@ -216,6 +216,9 @@ class DoctorTests(RemoteTestCase):
             ("has no claim exp", self.token(sub="u")),
             ("The token as subprotocol is refused", self.token(sub="u", exp=now + 100)),
             ("The token is no JWT", "nonsense"),
+            ("got `null` - at `$.username`", self.token(sub="u", exp=now + 100, username=None)),
+            ("- at `$.exp`", self.token(sub="u", exp=(now + 100) * 1000)),
+            ("sub cannot be", self.token(sub="a\nb", exp=now + 100)),
         ):
             self.ill(sentence, REALTIME_TOKEN=token)
 

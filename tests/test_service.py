@@ -77,7 +77,8 @@ class InProcessTests(TestCase):
             port = taken.getsockname()[1]
             error = self.assertRaises(ConfigurationError, self.make(port=str(port)).bind)
         self.assertEqual(
-            str(error), f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+            str(error),
+            f"cannot listen on 127.0.0.1 port {port}: Address already in use; --port takes another",
         )
 
     def test_unknown_host(self) -> None:
