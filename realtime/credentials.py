@@ -122,6 +122,13 @@ class Credentials:
             await self._reader.start()
         if self._settings.secret is None and self._settings.secret_file is None:
             self._loop.start(POLL_SECONDS, now=False)
+            if self._settings.redis:
+                _log.info(
+                    "Tokens are signed by key {kid} of {state}: nodes of other state directories "
+                    "refuse them, unless all have one --secret-file",
+                    kid=self.tokens.keys.kids[0],
+                    state=str(self._state),
+                )
 
     async def stop(self) -> None:
         """Watch no more."""

@@ -98,7 +98,7 @@ def _health(health: _Answer) -> Finding:
     if health.status == 200:
         open_now, most = shown.get("active_connections"), shown.get("max_connections")
         return Finding("ok", f"It is healthy, with {open_now} of {most} connections.")
-    return Finding("FAIL", f"It takes no new connections: {shown.get('reason', health.status)}.")
+    return Finding("FAIL", f"It is not healthy: {shown.get('reason', health.status)}.")
 
 
 def _clock(answer: _Answer) -> Finding:
@@ -199,6 +199,11 @@ def _refused(refusal: InvalidStatus, way: str, origin: str | None) -> str:
         return "The headers Upgrade and Connection are lost on the way: let the proxy pass them on."
     if error.code == "INVALID_TOKEN" and way == "header" and "missing" in error.message:
         return f"The token as {way} is refused: {error.message} Does a proxy drop Authorization?"
+    if "key is not known" in error.message:
+        return (
+            f"The token as {way} is refused, for its key is not the server's: is it of another "
+            "state directory, issuer or node? Nodes have one --secret-file."
+        )
     if error.code == "FORBIDDEN" and origin is not None and "origin" in error.message:
         return f"Pages of {origin} may not connect: add --origin {origin}."
     return f"The token as {way} is refused: {error.code}, {error.message}"

@@ -221,6 +221,8 @@ class DoctorTests(RemoteTestCase):
             ("sub cannot be", self.token(sub="a\nb", exp=now + 100)),
         ):
             self.ill(sentence, REALTIME_TOKEN=token)
+        other = jwt.encode({"sub": "u", "exp": now + 100}, "k" * 32, headers={"kid": "abcdef"})
+        self.ill("Nodes have one --secret-file", REALTIME_TOKEN=other)
 
     def test_draining_or_full(self) -> None:
         """A server without room says so."""
@@ -234,7 +236,7 @@ class DoctorTests(RemoteTestCase):
             REALTIME_TOKEN=token,
         )
         wait_until(lambda: full.request("GET", "/health")[0] == 503)
-        self.ill("It takes no new connections", REALTIME_URL=full.http_url, REALTIME_TOKEN=token)
+        self.ill("It is not healthy", REALTIME_URL=full.http_url, REALTIME_TOKEN=token)
         tail.kill()
 
     def test_proxy_without_websockets(self) -> None:

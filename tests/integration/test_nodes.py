@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -112,6 +113,23 @@ class NodesTestCase(SynchronousTestCase):
 
 class NodesTests(NodesTestCase):
     """What crosses from one node to the other."""
+
+    def test_key_of_its_own(self) -> None:
+        """A node of another state directory refuses the others' tokens; the logs tell the keys."""
+        self.start()
+        one = self.servers[0]
+        other = Server(f"--redis={shared_redis().url}", f"--redis-prefix={self.prefix}").start()
+        self.addCleanup(other.stop, signal.SIGKILL)
+        keys = [
+            re.findall(r"signed by key (\w+) of", server.output)
+            for server in (*self.servers, other)
+        ]
+        self.assertEqual([len(each) for each in keys], [1, 1, 1])
+        self.assertEqual(keys[0], keys[1])
+        self.assertNotEqual(keys[0], keys[2])
+        headers = {"Authorization": f"Bearer {self.admin}"}
+        self.assertEqual(one.request("GET", "/topics", **headers)[0], 200)
+        self.assertEqual(other.request("GET", "/topics", **headers)[0], 401)
 
     def test_topics(self) -> None:
         """Publications cross with their positions, by name and by pattern, and recover anywhere."""
