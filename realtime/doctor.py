@@ -61,7 +61,14 @@ async def examine(
         health = await _get(url, "/health")
         info = (await _get(url, "/info")).json()
     except ssl.SSLError as error:
-        yield Finding("FAIL", f"TLS does not work: {error.reason or error}.")
+        hint = ""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            hint = f" {error.verify_message}. SSL_CERT_FILE names authorities of your own."
+        yield Finding("FAIL", f"TLS does not work: {error.reason or error}.{hint}")
+        return
+    except http.client.RemoteDisconnected:
+        asked = "is it https there?" if url.startswith("http:") else "is a proxy's server away?"
+        yield Finding("FAIL", f"{url} closes the connection and says nothing: {asked}")
         return
     except (OSError, http.client.HTTPException) as error:
         why = error or type(error).__name__

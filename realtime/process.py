@@ -43,7 +43,8 @@ def allow_files(wanted: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     if limit < wanted:
         _log.warn(
-            "Only {limit} files may be open, which is fewer than --max-connections needs: {wanted}",
+            "Only {limit} files may be open, which is fewer than --max-connections needs: {wanted} "
+            "(ulimit -n, LimitNOFILE)",
             limit=limit,
             wanted=wanted,
         )

@@ -17,6 +17,7 @@ import jwt
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime.doctor import LEEWAY
+from tests.support.certificates import make_certificate
 from tests.support.process import spawn
 from tests.support.proxy import Proxy
 from tests.support.server import Server, free_port, run, wait_until
@@ -206,6 +207,16 @@ class DoctorTests(RemoteTestCase):
         """The port speaks no TLS."""
         url = self.server.http_url.replace("http:", "https:")
         self.ill("Nobody answers a TLS handshake", REALTIME_URL=url)
+
+    def test_certificate(self) -> None:
+        """The certificate is nobody's that is known; and who asks it for http is told."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        cert, key = make_certificate(Path(folder.name))
+        server = Server(f"--tls-cert={cert}", f"--tls-key={key}").start()
+        self.addCleanup(server.stop)
+        self.ill("SSL_CERT_FILE", REALTIME_URL=f"https://localhost:{server.port}")
+        self.ill("is it https there?", REALTIME_URL=f"http://localhost:{server.port}")
 
     def test_tokens(self) -> None:
         """Tokens that expired, are for refreshing, lack exp, are of another key or none."""
