@@ -221,9 +221,9 @@ class TraceHooks:
             self._turned_away(error, token)
             raise
 
-    async def _ask(self, ask: Callable[[Identity], Any], identity: Identity) -> None:
+    async def _ask(self, ask: Callable[..., Any], identity: Identity, *more: Any) -> Any:
         try:
-            await ask(identity)
+            return await ask(identity, *more)
         except RealtimeError as error:
             self._note_turned_away(error, identity, None)
             raise

@@ -370,15 +370,19 @@ class TracingTests(TestCase):
             wants = frozenset({"connect"})
 
             async def connect(self, identity: Identity) -> None:
-                raise Forbidden("Not today")
+                if identity.user_id == "u1":
+                    raise Forbidden("Not today")
 
         self.make()
         policy = replace(self.world.policy, hooks=Hooks())  # type: ignore[arg-type]
         self.admission = Admission(self.node, policy, Origins(["*"]))
         self.tracing = Tracing(self.node, self.admission, policy.authenticate)
         self.read("u1")
-        asked = Deferred.fromCoroutine(self.admission.ask(identity_of("u1")))
+        asked = Deferred.fromCoroutine(self.admission.ask(identity_of("u1"), "u1"))
         self.failureResultOf(asked, Forbidden)
+        self.world.tokens["u2"] = identity_of("u2")
+        asked = Deferred.fromCoroutine(self.admission.ask(identity_of("u2"), "u2"))
+        self.assertEqual(self.successResultOf(asked).user_id, "u2")
         (event,) = self.read("u1")
         self.assertEqual((event["what"], event["message"]), ("turned_away", "Not today"))
 
