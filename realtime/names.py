@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from secrets import token_hex
 
 MAX_BYTES = 255
@@ -50,6 +52,13 @@ def username_key(username: str) -> str:
     """What two usernames have in common exactly when they count as the same."""
     folded = unicodedata.normalize("NFC", username).casefold()
     return unicodedata.normalize("NFC", folded)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """What may have been meant by a word that is not known, as the end of a sentence."""
+    alike = {re.sub(r"[-_]", "", one).casefold(): one for one in known}
+    near = get_close_matches(re.sub(r"[-_]", "", word).casefold(), alike, 1, 0.8)
+    return f"; is it {alike[near[0]]}?" if near else ""
 
 
 def is_role(text: str) -> bool:

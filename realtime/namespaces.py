@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 
 from realtime.errors import ConfigurationError
 from realtime.model import Namespace, SlowConsumers
-from realtime.names import is_role
+from realtime.names import is_role, meant
 from realtime.rules import EVERYONE, USER, plain_pattern
 from realtime.topics import check_pattern, covers
 
@@ -36,7 +36,8 @@ def _namespace(table: Mapping[str, Any]) -> Namespace:
     for key, value in table.items():
         read = _READERS.get(key)
         if read is None:
-            raise ValueError(f"unknown key {key!r} (options stand before the first [[topic]])")
+            hint = meant(key, _READERS) or " (options stand before the first [[topic]])"
+            raise ValueError(f"unknown key {key!r}{hint}")
         try:
             values[key] = read(value)
         except ValueError as error:

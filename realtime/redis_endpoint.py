@@ -54,6 +54,10 @@ class RedisEndpoint:
         self._make_link = make_link
         self._note = note
 
+    def __repr__(self) -> str:
+        """As Twisted logs it when it tries again."""
+        return f"Redis at {self._address}"
+
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """See the interface."""
         return Deferred.fromCoroutine(self._connect(factory)).addErrback(self._failed)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from realtime.errors import ConfigurationError
 from realtime.model import Namespace
+from realtime.names import meant
 from realtime.namespaces import read_namespaces
 from realtime.option import PREFIX, Option
 from realtime.option_table import OPTIONS
@@ -124,7 +125,8 @@ def read_settings(
         *(option.variable for option in OPTIONS),
     }
     if unknown:
-        raise ConfigurationError(f"unknown option {min(unknown)} in the environment")
+        hint = meant(min(unknown), (option.variable for option in OPTIONS))
+        raise ConfigurationError(f"unknown option {min(unknown)} in the environment{hint}")
     values = {option.key: _value(option, flags, environ, file, config) for option in OPTIONS}
     topics = read_namespaces(file[_TOPIC], str(config)) if _TOPIC in file else ()
     settings = Settings(**values, topics=topics)
@@ -158,7 +160,7 @@ def _parse(option: Option, value: Any, source: str) -> Any:
             if isinstance(value, list) and all(isinstance(one, str) for one in value):
                 single = replace(option, repeatable=False)
                 return tuple(_parse(single, one, source) for one in value)
-            raise ValueError("is not a list of texts")
+            raise ValueError('is not a list of texts, ["...", "..."]')
         if isinstance(value, bool | int | float):
             value = str(value)
         if not isinstance(value, str):
@@ -181,7 +183,8 @@ def _read_file(path: str) -> dict[str, Any]:
         raise ConfigurationError(f"--config {path}: {error}") from None
     for key in content:
         if key not in _BY_NAME and key != _TOPIC:
-            raise ConfigurationError(f"unknown option {key!r} in {path}")
+            hint = "; is it [[topic]]?" if key == "topics" else meant(key, _BY_NAME)
+            raise ConfigurationError(f"unknown option {key!r} in {path}{hint}")
     return content
 
 

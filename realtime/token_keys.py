@@ -200,10 +200,10 @@ def load_public_key(algorithm: str, pem: bytes) -> PublicKey:
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError("the token public key is not a PEM public key") from None
+        raise ConfigurationError("--jwt-public-key: the file is not a public key in PEM") from None
     if not fits(algorithm, key):
         kinds = "; ".join(f"{name}: {kind}" for name, kind in EXTERNAL.items())
-        raise ConfigurationError(f"the token public key does not fit {algorithm} ({kinds})")
+        raise ConfigurationError(f"--jwt-public-key: the key does not fit {algorithm} ({kinds})")
     return PublicKey(algorithm, key)
 
 

@@ -114,6 +114,8 @@ class NamespacesTests(SynchronousTestCase):
         """What is unknown, missing, of the wrong type or out of bounds is named."""
         self.refused_rule('pattern = "a"\nhistory = 3', "(a)", "unknown key 'history'")
         self.refused_rule('pattern = "a"\nport = 3', "unknown key 'port'", "before the first")
+        self.refused_rule('pattern = "a"\nhistroy_size = 3', "is it history_size?")
+        self.refused_rule('pattern = "a"\nhistory-size = 3', "is it history_size?")
         self.refused_rule("presence = true", "pattern is missing")
         for line in (
             *('pattern = "a b"', 'pattern = "a.>.b"', 'pattern = ""', "pattern = 3"),

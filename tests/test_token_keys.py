@@ -278,7 +278,7 @@ class PublicKeyTests(Case):
         for algorithm, public_pem in misfits:
             with self.assertRaises(ConfigurationError) as caught:
                 load_public_key(algorithm, public_pem)
-            self.assertNotIn("\n", str(caught.exception))
+            self.assertRegex(str(caught.exception), r"\A(--jwt-public-key|token algorithm)[^\n]+\Z")
 
     def test_weak_secrets(self) -> None:
         """A short secret, or a PEM key for one, is refused."""
