@@ -242,7 +242,7 @@ class ProcessTests(SynchronousTestCase):
         secret.chmod(0o600)
         self.refused("--port=0", f"--secret-file={secret}", names="holds 12 bytes")
         public = ("--jwt-algorithm=RS256", f"--jwt-public-key={secret}")
-        self.refused("--port=0", *public, names="not a PEM public key")
+        self.refused("--port=0", *public, names="not a public key in PEM")
 
     # -- running -----------------------------------------------------------------------------
 
